@@ -1,0 +1,3 @@
+# Sources
+
+# Tests

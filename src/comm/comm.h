@@ -1,0 +1,112 @@
+/* Start-up, topology and collectives.
+ *
+ * MPI starts the job, tells the topology and carries control messages; tensors between ranks of one node
+ * go through a node transport (shared memory; NCCL), between nodes through a wire transport (MPI
+ * point-to-point; UCX). The collectives are built here, over the two, and are the same for all of them.
+ *
+ * Order. All ranks of a comm issue the same collectives in the same order from one thread. Each collective has a
+ * sequence number; ranks exchange (sequence, operation, element count) with the data, so that a
+ * mismatch is found rather than hung on. A rank that waits longer than the deadline names the ranks that are
+ * missing, the operation and its sequence number, and gets MZ_ERR_TIMEOUT.
+ *
+ * Sums are formed in fp32 in the order of ranks: the same bits each run. */
+#ifndef MZ_COMM_COMM_H
+#define MZ_COMM_COMM_H
+
+#include <mpi.h>
+
+#include "device/device.h"
+#include "mpizero/dtype.h"
+#include "mpizero/status.h"
+
+/* ---- start-up and topology ---- */
+
+typedef struct mz_world {
+    MPI_Comm comm;       /* duplicate of MPI_COMM_WORLD, owned */
+    int rank, size;
+    int node, n_nodes;   /* numbered in order of their lowest rank */
+    int local_rank, local_size;
+    int *node_of;        /* [size] node of each rank */
+    int *local_rank_of;  /* [size] */
+    char host[256];
+    bool owns_mpi;       /* we called MPI_Init_thread */
+    double timeout_seconds; /* deadline of collectives */
+} mz_world;
+
+typedef struct mz_world_options {
+    int ranks_per_node;     /* 0: as MPI's shared-memory split says; else cut the ranks of a machine so */
+    double timeout_seconds; /* <= 0: 1800 */
+} mz_world_options;
+
+/* Collective over MPI_COMM_WORLD. Initialises MPI (MPI_THREAD_MULTIPLE) unless that is done. Refuses a launch
+ * in which SLURM_NTASKS, OMPI_COMM_WORLD_SIZE or PMI_SIZE say more ranks than MPI knows (N singletons), with
+ * the command that would be right. Sets the log's rank. */
+mz_status mz_world_create(const mz_world_options *options, mz_world **world);
+void mz_world_destroy(mz_world *world); /* finalises MPI when we initialised it */
+
+/* Collective over the world: all ranks return MZ_OK when all gave MZ_OK. Otherwise a rank that failed returns
+ * its own status, and the others MZ_ERR_PEER with the lowest failed rank's message as last error.
+ * `where` says what was being done. */
+mz_status mz_agree(mz_world *world, mz_status mine, const char *where);
+
+/* Collective: fails on all ranks when `bytes` of `data` are not the same on all; names a rank that differs.
+ * `what` is the thing compared ("the configuration"), for the message. */
+mz_status mz_agree_same(mz_world *world, const void *data, size_t bytes, const char *what);
+
+/* ---- collectives ---- */
+
+typedef struct mz_comm mz_comm;
+
+/* Collective over the world's ranks that give the same `color`; color < 0: this rank is in no group, *comm is
+ * NULL. Ranks keep their order. device is borrowed; buffers are that device's memory. chunk_bytes 0:
+ * default. Sets up shared segments and connections; nothing is allocated later. */
+mz_status mz_comm_create(mz_world *world, mz_device *device, int color, size_t chunk_bytes, mz_comm **comm);
+void mz_comm_destroy(mz_comm *comm);
+int mz_comm_rank(const mz_comm *comm);
+int mz_comm_size(const mz_comm *comm);
+
+/* One contiguous piece of a collective. For rank r of n the block of the larger buffer begins r * stride
+ * elements after its start; stride >= count. Several segments in one call are one collective: issued and
+ * numbered together, so that small pieces share the latency. */
+typedef struct mz_segment {
+    const void *send;
+    void *recv;
+    int64_t count;  /* elements of one rank's block (all-gather, reduce-scatter), of the whole (others) */
+    int64_t stride; /* elements between blocks; ignored where there is one block */
+} mz_segment;
+
+/* All four are stream-ordered: they return at once on a stream with a worker, and the result is there when
+ * the stream gets there. `label` (a static or long-lived string: "unit transformer.h.3") appears in messages.
+ * segments are copied. Errors found later are returned by the stream's sync.
+ *
+ * all_gather:     recv block r = rank r's send. send may be recv's own block (in place).
+ * reduce_scatter: recv = scale * sum over ranks of their send's block [my rank]. recv may be send's own
+ *                 block. dtype of send; recv has recv_dtype (accumulate: recv += ...).
+ * all_reduce:     recv = scale * sum of sends. recv may be send.
+ * broadcast:      everybody's recv = root's send. */
+mz_status mz_all_gather(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
+                        const char *label, mz_stream *stream);
+mz_status mz_reduce_scatter(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
+                            mz_dtype recv_dtype, float scale, bool accumulate, const char *label,
+                            mz_stream *stream);
+mz_status mz_all_reduce(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype, float scale,
+                        const char *label, mz_stream *stream);
+mz_status mz_broadcast(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype, int root,
+                       const char *label, mz_stream *stream);
+mz_status mz_barrier(mz_comm *comm, const char *label);
+
+/* Small sums and maxima of host values, blocking, within the deadline; values in place. n <= 64. */
+mz_status mz_all_reduce_host(mz_comm *comm, double *values, int n, bool maximum, const char *label);
+
+/* Traffic since creation, per kind. */
+typedef struct mz_comm_stats {
+    int64_t n_calls;
+    double bytes_in_node, bytes_between_nodes; /* that this rank sent */
+    double seconds;                            /* inside collectives, on the worker */
+} mz_comm_stats;
+void mz_comm_get_stats(const mz_comm *comm, mz_comm_stats *stats);
+
+/* Test hook: this rank enters every collective that much later. */
+void mz_comm_set_delay(mz_comm *comm, double seconds);
+
+#endif

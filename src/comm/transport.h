@@ -1,0 +1,59 @@
+/* The two kinds of transport under the collectives. src/comm/hier.c composes them; each implementation is one file
+ * (shm.c, mpi_wire.c; later nccl.c, ucx.c) and is the only one to include its library's headers.
+ *
+ * A node transport moves data among the ranks of one node, a wire transport between the ranks of equal local
+ * rank on different nodes (a rail). All calls come from the comm's issuing thread (the stream's worker on the
+ * CPU) in the same order on all members. */
+#ifndef MZ_COMM_TRANSPORT_H
+#define MZ_COMM_TRANSPORT_H
+
+#include "comm/comm.h"
+
+/* Identity of one collective, for matching and for messages. */
+typedef struct mz_op_info {
+    uint64_t sequence;
+    const char *kind; /* "all_gather" */
+    const char *label;
+    int64_t count;
+    double deadline; /* mz_clock_seconds() at which to give up */
+} mz_op_info;
+
+typedef struct mz_node_transport mz_node_transport;
+typedef struct mz_node_ops {
+    const char *name;
+    void (*destroy)(mz_node_transport *node);
+    /* Semantics of comm.h over the node's ranks; blocking on the CPU, stream-ordered on a GPU. */
+    mz_status (*all_gather)(mz_node_transport *node, const mz_op_info *op, const mz_segment *segments, int n,
+                            mz_dtype dtype, mz_stream *stream);
+    mz_status (*reduce_scatter)(mz_node_transport *node, const mz_op_info *op, const mz_segment *segments, int n,
+                                mz_dtype dtype, mz_dtype recv_dtype, float scale, bool accumulate,
+                                mz_stream *stream);
+    mz_status (*broadcast)(mz_node_transport *node, const mz_op_info *op, const mz_segment *segments, int n,
+                           mz_dtype dtype, int root, mz_stream *stream);
+    mz_status (*barrier)(mz_node_transport *node, const mz_op_info *op);
+} mz_node_ops;
+struct mz_node_transport {
+    const mz_node_ops *ops;
+    int rank, size;
+    double bytes_sent;
+};
+
+typedef struct mz_wire_transport mz_wire_transport;
+typedef struct mz_wire_request mz_wire_request;
+typedef struct mz_wire_ops {
+    const char *name;
+    void (*destroy)(mz_wire_transport *wire);
+    /* Non-blocking pieces between peers (ranks within the comm). At most `max_requests` in flight. */
+    mz_status (*send)(mz_wire_transport *wire, const mz_op_info *op, int peer, const void *data, size_t bytes,
+                      mz_wire_request **request);
+    mz_status (*recv)(mz_wire_transport *wire, const mz_op_info *op, int peer, void *data, size_t bytes,
+                      mz_wire_request **request);
+    /* Waits for all, within op->deadline; the message names the peer. */
+    mz_status (*wait)(mz_wire_transport *wire, const mz_op_info *op, mz_wire_request **requests, int n);
+} mz_wire_ops;
+struct mz_wire_transport {
+    const mz_wire_ops *ops;
+    double bytes_sent;
+};
+
+#endif

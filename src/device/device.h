@@ -1,0 +1,98 @@
+/* Devices: where tensors live and kernels run. A device is a const table of exactly typed operations;
+ * "cpu" is always there, "cuda" when built with it, and "meta" computes nothing: it hands out addresses
+ * that hold no memory and counts the work, so that a step can be planned before it is run.
+ *
+ * Streams. Work given to a stream runs in order. Two streams are ordered by events only. On the CPU a
+ * MZ_STREAM_COMPUTE stream runs each operation at once in the calling thread, and the other kinds have a
+ * worker thread each; on CUDA they are CUDA streams. Code written for one is right for the other:
+ *   - copy, copy_2d, fill and host_call are stream-ordered on every kind of stream;
+ *   - kernels are given the compute stream, or are called from within a host_call (where on the CPU they
+ *     run in that thread, with stream NULL).
+ * A failure inside a worker is kept by its stream and returned by the next stream_sync, event_sync or
+ * wait that depends on it. */
+#ifndef MZ_DEVICE_DEVICE_H
+#define MZ_DEVICE_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mpizero/dtype.h"
+#include "mpizero/status.h"
+
+typedef struct mz_device mz_device;
+typedef struct mz_stream mz_stream; /* defined by each backend */
+typedef struct mz_event mz_event;   /* defined by each backend */
+typedef struct mz_kernels mz_kernels; /* kernels/kernels.h */
+
+typedef enum mz_stream_kind { MZ_STREAM_COMPUTE, MZ_STREAM_COMM, MZ_STREAM_COPY } mz_stream_kind;
+
+typedef mz_status (*mz_host_fn)(void *arg);
+
+typedef struct mz_device_ops {
+    const char *name; /* "cpu", "cuda", "meta" */
+
+    /* Lifecycle. open fills device->impl; close takes a half-open device. */
+    mz_status (*open)(mz_device *device);
+    void (*close)(mz_device *device);
+
+    /* Memory. Device memory is 256-byte aligned and not cleared. Pinned memory is host memory of exactly
+     * the size asked for, that copies reach asynchronously. */
+    mz_status (*alloc)(mz_device *device, size_t bytes, void **memory);
+    void (*free)(mz_device *device, void *memory);
+    mz_status (*alloc_pinned)(mz_device *device, size_t bytes, void **memory);
+    void (*free_pinned)(mz_device *device, void *memory);
+    mz_status (*memory_info)(mz_device *device, size_t *free_bytes, size_t *total_bytes);
+
+    /* Streams and events. An event not recorded yet counts as complete. `wait` orders `stream` behind the
+     * event without blocking the host (but a CPU compute stream is the host). */
+    mz_status (*stream_create)(mz_device *device, mz_stream_kind kind, mz_stream **stream);
+    void (*stream_destroy)(mz_stream *stream);
+    mz_status (*stream_sync)(mz_stream *stream);
+    mz_status (*event_create)(mz_device *device, mz_event **event);
+    void (*event_destroy)(mz_event *event);
+    mz_status (*event_record)(mz_event *event, mz_stream *stream);
+    mz_status (*event_sync)(mz_event *event);
+    bool (*event_done)(mz_event *event);
+    mz_status (*event_elapsed)(mz_event *begin, mz_event *end, double *seconds); /* both complete */
+    mz_status (*wait)(mz_stream *stream, mz_event *event);
+
+    /* Stream-ordered. Addresses may be device, pinned or plain host memory. */
+    mz_status (*copy)(mz_stream *stream, void *dst, const void *src, size_t bytes);
+    /* n_rows rows of row_bytes; the strides are in bytes. */
+    mz_status (*copy_2d)(mz_stream *stream, void *dst, size_t dst_stride, const void *src, size_t src_stride,
+                         size_t row_bytes, size_t n_rows);
+    mz_status (*fill)(mz_stream *stream, void *dst, uint8_t byte, size_t bytes);
+    /* Runs fn(arg) on a host thread once all earlier work of the stream is done; later work waits for it.
+     * fn may not call operations of this table that take a stream. */
+    mz_status (*host_call)(mz_stream *stream, mz_host_fn fn, void *arg);
+
+    const mz_kernels *kernels; /* every slot filled; checked when the device is opened */
+} mz_device_ops;
+
+struct mz_device {
+    const mz_device_ops *ops;
+    int ordinal;     /* CUDA device number; 0 elsewhere */
+    int n_threads;   /* CPU threads for kernels, >= 1 */
+    void *impl;      /* the backend's own state */
+    char label[128]; /* "CPU AMD EPYC, avx512, 2 threads", "NVIDIA H200" */
+};
+
+/* Opens a device by name. ordinal and n_threads as above; n_threads 0 takes mz_cores_available().
+ * Errors: MZ_ERR_UNSUPPORTED for a backend that this build lacks, MZ_ERR_DEVICE, MZ_ERR_MEMORY. */
+mz_status mz_device_open(const char *name, int ordinal, int n_threads, mz_device **device);
+void mz_device_close(mz_device *device);
+
+/* Number of devices of a backend that this process can see: 1 for "cpu" and "meta". */
+int mz_device_count(const char *name);
+
+/* What a meta device counted since it was opened: floating-point operations (a multiply-add is 2) and
+ * bytes of device memory read and written, per kernel family. */
+typedef struct mz_meta_counts {
+    double matmul_flops, attention_flops, other_flops;
+    double bytes;
+    int64_t n_launches;
+} mz_meta_counts;
+mz_status mz_device_meta_counts(const mz_device *device, mz_meta_counts *counts);
+
+#endif

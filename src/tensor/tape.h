@@ -1,0 +1,83 @@
+/* The tape's inside: what operations and the unit runner use. Users see include/mpizero/{tensor,nn}.h. */
+#ifndef MZ_TENSOR_TAPE_H
+#define MZ_TENSOR_TAPE_H
+
+#include "device/arena.h"
+#include "device/device.h"
+#include "kernels/kernels.h"
+#include "mpizero/model.h"
+#include "mpizero/tensor.h"
+
+struct mz_tensor {
+    int n_refs;
+    mz_dtype dtype;
+    int n_dims;
+    int64_t shape[MZ_MAX_DIMS];
+    int64_t numel;
+    void *data;          /* device memory */
+    mz_tape *tape;       /* whose arena owns `data`; NULL: memory borrowed from elsewhere */
+    mz_tensor *base;     /* a view's owner of memory (retained), else NULL */
+    mz_tensor *grad;     /* during backward; same shape and dtype; owned reference */
+    bool needs_grad;     /* something upstream has parameters or keep_grad */
+    bool keep_grad;
+    mz_tensor *next, *prev; /* the tape's list of live tensors */
+};
+
+/* A parameter at run time. `data` is valid between the engine's fetch and release of its unit. */
+struct mz_param {
+    mz_param_spec spec; /* shallow copy: the strings belong to the model */
+    int unit;
+    int64_t numel;
+    mz_dtype dtype;      /* of data */
+    mz_dtype grad_dtype;
+    void *data;          /* device memory, numel elements; NULL while not gathered */
+    void *grad;          /* device memory, numel elements; NULL while there is no buffer for it */
+    bool grad_written;   /* grad holds a sum already: add to it; otherwise overwrite */
+    bool trainable;
+};
+
+/* Asked by an operation that is about to write a parameter's gradient: must see that param->grad is valid.
+ * Called in forward too (fused losses form gradients there). */
+typedef mz_status (*mz_grad_request)(void *context, mz_param *param);
+
+typedef struct mz_tape_options {
+    mz_device *device;   /* borrowed */
+    mz_stream *stream;   /* compute stream, borrowed */
+    mz_arena *arena;     /* borrowed */
+    mz_dtype dtype;      /* of activations */
+    mz_grad_request grad_request; /* NULL: parameters' grad pointers are always valid */
+    void *grad_context;
+    const mz_rng_state *rng;   /* device memory; NULL: no dropout */
+    const float *loss_weight;  /* device scalar: multiplies the losses; NULL: 1 */
+    const float *grad_weight;  /* device scalar: loss_weight times the loss scale; NULL: 1 */
+} mz_tape_options;
+
+mz_status mz_tape_create(const mz_tape_options *options, mz_tape **tape);
+void mz_tape_destroy(mz_tape *tape);
+
+/* Drops all nodes and all tensors of this tape: end of a micro-batch. */
+void mz_tape_reset(mz_tape *tape);
+
+/* recording: nodes are pushed (training). training: dropout is active. Both false at first. */
+void mz_tape_set_mode(mz_tape *tape, bool recording, bool training);
+bool mz_tape_recording(const mz_tape *tape);
+
+/* Random sites are (name, operation's index since this call), so that recomputing a unit draws alike. */
+void mz_tape_begin_unit(mz_tape *tape, const char *unit_name);
+
+/* A mark on the tape, and the backward walk from the end down to it. Nodes are popped as they run and
+ * their saved tensors released. The seed gradient of a loss tensor is implied (losses are already
+ * weighted by grad_weight); other tensors start from the grads that were put on them. */
+int mz_tape_mark(const mz_tape *tape);
+mz_status mz_tape_backward(mz_tape *tape, int mark);
+
+/* New tensor with undefined contents from the arena. */
+mz_status mz_tensor_create(mz_tape *tape, mz_dtype dtype, int n_dims, const int64_t *shape, mz_tensor **tensor);
+/* A tensor over memory that somebody else owns (batch inputs). Never frees it; one reference. */
+mz_status mz_tensor_borrow(mz_tape *tape, mz_dtype dtype, int n_dims, const int64_t *shape, void *data,
+                           mz_tensor **tensor);
+/* Moves the gradient of `from` onto `to` (same shape): a recomputed unit's outputs take over the gradients
+ * of those that the next unit saw. */
+void mz_tensor_move_grad(mz_tensor *from, mz_tensor *to);
+
+#endif
