@@ -24,6 +24,7 @@ typedef struct mz_runner mz_runner;
 mz_status mz_runner_create(const mz_model *model, mz_dtype param_dtype, mz_dtype grad_dtype, mz_runner **runner);
 void mz_runner_destroy(mz_runner *runner);
 
+const mz_model *mz_runner_model(const mz_runner *runner); /* borrowed */
 int mz_runner_n_params(const mz_runner *runner);
 mz_param *mz_runner_param(mz_runner *runner, int i);            /* in order of units, then of specification */
 mz_param *mz_runner_find(mz_runner *runner, const char *name);  /* NULL when there is none */

@@ -40,6 +40,14 @@ void mz_zero_destroy(mz_zero *zero);
 void mz_zero_hooks(mz_zero *zero, mz_runner_hooks *hooks);
 mz_status mz_zero_grad_request(void *zero, mz_param *param);
 
+/* Where gradients are scaled. Losses arrive weighted so that the plain sum over ranks is the mean over the
+ * global batch: on its own, the wire would carry local means divided by the ranks. The engine multiplies
+ * this factor into grad_weight, and mz_zero_update takes it out again:
+ *     prescale_gradients      1: divided before the wire
+ *     otherwise               ranks / gradient_predivide_factor: the wire carries local means, predivided
+ * gradient_allreduce_op "sum" leaves the division by the ranks out: update then multiplies by them. */
+double mz_zero_grad_weight_factor(const mz_zero *zero);
+
 /* Brackets of one optimiser step: begin_micro before each forward (last: the micro-batch that completes the
  * accumulation, after which gradients are reduced in stages 0 and 1); no hooks run outside. In evaluation
  * use training == false: parameters are fetched, gradients untouched. */
@@ -47,7 +55,7 @@ mz_status mz_zero_begin_micro(mz_zero *zero, bool training, bool first, bool las
 mz_status mz_zero_end_micro(mz_zero *zero);
 
 typedef struct mz_zero_step_info {
-    double lr, beta1;      /* of this step */
+    double lr, beta1;      /* of this step (beta1: Adam, Lion) */
     double loss_scale;     /* gradients carry this factor */
     double clip;           /* global norm to clip to; 0: none */
     int64_t step;          /* 1 for the first: Adam's t */
