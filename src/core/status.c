@@ -10,8 +10,8 @@ static _Thread_local char last_error[4096];
 const char *mz_status_text(mz_status status)
 {
     switch (status) {
-#define X(name, value, text)                                                                           \
-    case name:                                                                                         \
+#define X(name, value, text)                                                                                       \
+    case name:                                                                                                     \
         return text;
         MZ_STATUS_LIST(X)
 #undef X

@@ -1,0 +1,100 @@
+/* CRC-32C: the polynomial 0x1EDC6F41, bits reflected, as in RFC 3720. */
+#include <pthread.h>
+#include <string.h>
+
+#include "core/file.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+/* Slicing by eight: tables[k][b] is the remainder of byte b with k zero bytes after it. */
+static uint32_t tables[8][256];
+static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
+
+static void make_tables(void)
+{
+    for (uint32_t b = 0; b < 256; b++) {
+        uint32_t crc = b;
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1u ? 0x82f63b78u : 0u);
+        tables[0][b] = crc;
+    }
+    for (int k = 1; k < 8; k++) {
+        for (int b = 0; b < 256; b++)
+            tables[k][b] = tables[k - 1][b] >> 8 ^ tables[0][tables[k - 1][b] & 0xffu];
+    }
+}
+
+static uint32_t crc_tables(uint32_t crc, const uint8_t *p, size_t bytes)
+{
+    pthread_once(&tables_once, make_tables);
+    for (; bytes >= 8; p += 8, bytes -= 8) {
+        crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+        crc = tables[7][crc & 0xffu] ^ tables[6][crc >> 8 & 0xffu] ^ tables[5][crc >> 16 & 0xffu] ^
+              tables[4][crc >> 24] ^ tables[3][p[4]] ^ tables[2][p[5]] ^ tables[1][p[6]] ^ tables[0][p[7]];
+    }
+    while (bytes-- > 0)
+        crc = crc >> 8 ^ tables[0][(crc ^ *p++) & 0xffu];
+    return crc;
+}
+
+#if defined(__x86_64__)
+
+#define SSE42 __attribute__((target("sse4.2,pclmul")))
+
+static inline uint64_t load64(const uint8_t *p)
+{
+    uint64_t word;
+    memcpy(&word, p, sizeof word);
+    return word;
+}
+
+/* crc with zero bytes after it, whose number the constant stands for: constant = x^(8 bytes - 33) mod P,
+ * reflected. The carry-less product has 63 bits; the crc instruction reduces it and multiplies by the
+ * x^33 that the constant left out. */
+SSE42 static inline uint64_t shift_crc(uint64_t crc, uint32_t constant)
+{
+    const __m128i product =
+        _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)crc), _mm_cvtsi64_si128((long long)constant), 0);
+    return _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(product));
+}
+
+/* The instruction takes three cycles but starts each cycle: three independent streams keep it busy.
+ * Takes 3 * `stream` bytes; the constants move a remainder on by one and by two streams. */
+SSE42 static uint64_t crc_three(uint64_t crc, const uint8_t *p, size_t stream, uint32_t by_one, uint32_t by_two)
+{
+    uint64_t a = crc, b = 0, c = 0;
+    for (size_t i = 0; i < stream; i += 8) {
+        a = _mm_crc32_u64(a, load64(p + i));
+        b = _mm_crc32_u64(b, load64(p + stream + i));
+        c = _mm_crc32_u64(c, load64(p + 2 * stream + i));
+    }
+    return shift_crc(a, by_two) ^ shift_crc(b, by_one) ^ c;
+}
+
+SSE42 static uint32_t crc_sse42(uint32_t start, const uint8_t *p, size_t bytes)
+{
+    enum { LONG = 4096, SHORT = 256 };
+    uint64_t crc = start;
+    for (; bytes >= 3 * LONG; p += 3 * LONG, bytes -= 3 * LONG)
+        crc = crc_three(crc, p, LONG, 0x82f89c77u, 0x54a86326u);
+    for (; bytes >= 3 * SHORT; p += 3 * SHORT, bytes -= 3 * SHORT)
+        crc = crc_three(crc, p, SHORT, 0xb9e02b86u, 0xdd7e3b0cu);
+    for (; bytes >= 8; p += 8, bytes -= 8)
+        crc = _mm_crc32_u64(crc, load64(p));
+    while (bytes-- > 0)
+        crc = _mm_crc32_u8((uint32_t)crc, *p++);
+    return (uint32_t)crc;
+}
+
+#endif
+
+uint32_t mz_crc32c(uint32_t crc, const void *data, size_t bytes)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))
+        return ~crc_sse42(~crc, data, bytes);
+#endif
+    return ~crc_tables(~crc, data, bytes);
+}
