@@ -1,0 +1,173 @@
+/* Agreement between ranks: every rank tells rank 0 how it fared, rank 0 tells everybody the verdict. Point to point
+ * rather than MPI's collectives, so that a rank which does not come can be named. */
+#include "comm/comm.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "comm/mpi_check.h"
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/memory.h"
+
+enum { TAG_REPORT = 1, TAG_VERDICT = 2 };
+
+/* The others wait this much longer than rank 0, whose verdict names who is missing. */
+static const double verdict_grace_seconds = 5;
+
+typedef struct report {
+    int32_t status;
+    uint32_t has_data; /* mz_agree_same */
+    uint64_t bytes, hash;
+    char where[96];
+    char message[1024];
+} report;
+
+typedef struct verdict {
+    int32_t status;
+    int32_t rank; /* whom the message is about; -1: nobody in particular */
+    char message[1536];
+} verdict;
+
+static void set_verdict(verdict *v, mz_status status, int rank)
+{
+    v->status = status;
+    v->rank = rank;
+    snprintf(v->message, sizeof v->message, "%s", mz_last_error());
+}
+
+/* Compares one rank's report with rank 0's. */
+static void judge(const report *mine, const report *theirs, int rank, verdict *v)
+{
+    if (mine->has_data != theirs->has_data || strcmp(mine->where, theirs->where) != 0)
+        set_verdict(v,
+                    mz_fail(MZ_ERR_MISMATCH, "ranks are at different places: rank 0 at \"%s\", rank %d at \"%s\"",
+                            mine->where, rank, theirs->where),
+                    rank);
+    else if (mine->has_data && (mine->bytes != theirs->bytes || mine->hash != theirs->hash))
+        set_verdict(v,
+                    mz_fail(MZ_ERR_MISMATCH,
+                            "%s must be the same on all ranks, but rank %d's (%" PRIu64 " bytes, hash %016" PRIx64
+                            ") is not rank 0's (%" PRIu64 " bytes, hash %016" PRIx64 ")",
+                            mine->where, rank, theirs->bytes, theirs->hash, mine->bytes, mine->hash),
+                    rank);
+    else if (theirs->status)
+        set_verdict(v, mz_fail(MZ_ERR_PEER, "rank %d failed at %s: %s", rank, theirs->where, theirs->message),
+                    rank);
+}
+
+static mz_status judge_timeout(const mz_world *world, const report *mine, MPI_Request *requests, verdict *v)
+{
+    char names[256] = "";
+    size_t used = 0;
+    int n_missing = 0;
+    for (int r = 1; r < world->size; r++) {
+        int arrived = 0; /* the wait stopped at the first that was missing */
+        if (MPI_Test(&requests[r], &arrived, MPI_STATUS_IGNORE) == MPI_SUCCESS && arrived)
+            continue;
+        if (n_missing++ < 16)
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s%d", n_missing > 1 ? ", " : "", r);
+    }
+    mz_status status =
+        mz_fail(MZ_ERR_TIMEOUT, "%s: rank%s %s%s did not arrive within %g s", mine->where, n_missing > 1 ? "s" : "",
+                names, n_missing > 16 ? ", ..." : "", world->timeout_seconds);
+    set_verdict(v, status, -1);
+    return status;
+}
+
+/* Rank 0: takes all reports, forms the verdict and sends it. */
+static mz_status preside(mz_world *world, const report *mine, verdict *v)
+{
+    double deadline = mz_clock_seconds() + world->timeout_seconds;
+    report *reports = mz_alloc((size_t)world->size * sizeof *reports);
+    MPI_Request *requests = mz_alloc((size_t)world->size * sizeof *requests);
+    mz_status status = reports && requests ? MZ_OK : MZ_ERR_MEMORY;
+
+    for (int r = 0; requests && r < world->size; r++)
+        requests[r] = MPI_REQUEST_NULL;
+    for (int r = 1; !status && r < world->size; r++)
+        status = mz_mpi_check(
+            MPI_Irecv(&reports[r], sizeof *reports, MPI_BYTE, r, TAG_REPORT, world->comm, &requests[r]),
+            "MPI_Irecv");
+    for (int r = 1; !status && r < world->size; r++)
+        status = mz_mpi_wait(&requests[r], deadline, "MPI_Irecv");
+    if (status == MZ_ERR_TIMEOUT)
+        status = judge_timeout(world, mine, requests, v);
+    else if (status)
+        set_verdict(v, status, -1);
+    else if (mine->status)
+        set_verdict(v, mz_fail(MZ_ERR_PEER, "rank 0 failed at %s: %s", mine->where, mine->message), 0);
+    for (int r = 1; !status && !v->status && r < world->size; r++)
+        judge(mine, &reports[r], r, v);
+
+    for (int r = 1; requests && r < world->size; r++) {
+        if (requests[r] != MPI_REQUEST_NULL) {
+            MPI_Cancel(&requests[r]);
+            MPI_Request_free(&requests[r]);
+        }
+        /* Small enough to go out eagerly, so that this does not wait for a rank that is gone. */
+        MPI_Request request = MPI_REQUEST_NULL;
+        MPI_Isend(v, sizeof *v, MPI_BYTE, r, TAG_VERDICT, world->comm, &request);
+        if (request != MPI_REQUEST_NULL && mz_mpi_wait(&request, deadline + verdict_grace_seconds, "MPI_Isend"))
+            MPI_Request_free(&request);
+    }
+    mz_free(reports);
+    mz_free(requests);
+    return status;
+}
+
+static mz_status attend(mz_world *world, const report *mine, verdict *v)
+{
+    double deadline = mz_clock_seconds() + world->timeout_seconds + verdict_grace_seconds;
+    MPI_Request request = MPI_REQUEST_NULL;
+    mz_status status =
+        mz_mpi_check(MPI_Irecv(v, sizeof *v, MPI_BYTE, 0, TAG_VERDICT, world->comm, &request), "MPI_Irecv");
+    if (!status)
+        status = mz_mpi_check(MPI_Send(mine, sizeof *mine, MPI_BYTE, 0, TAG_REPORT, world->comm), "MPI_Send");
+    if (!status)
+        status = mz_mpi_wait(&request, deadline, "MPI_Irecv");
+    if (status && request != MPI_REQUEST_NULL) {
+        MPI_Cancel(&request);
+        MPI_Request_free(&request);
+    }
+    if (status == MZ_ERR_TIMEOUT)
+        return mz_fail(MZ_ERR_TIMEOUT, "%s: no verdict from rank 0 (%s) within %g s", mine->where,
+                       "late itself, or gone", world->timeout_seconds);
+    return status;
+}
+
+static mz_status exchange(mz_world *world, report *mine)
+{
+    verdict v = {.status = MZ_OK, .rank = -1};
+    snprintf(mine->message, sizeof mine->message, "%s", mine->status ? mz_last_error() : "");
+    mz_status status = world->rank == 0 ? preside(world, mine, &v) : attend(world, mine, &v);
+    if (mine->status)
+        return mz_fail_adopt((mz_status)mine->status, mine->message);
+    if (status)
+        return status;
+    return v.status ? mz_fail_adopt((mz_status)v.status, v.message) : MZ_OK;
+}
+
+mz_status mz_agree(mz_world *world, mz_status mine, const char *where)
+{
+    report r = {.status = (int32_t)mine};
+    snprintf(r.where, sizeof r.where, "%s", where);
+    return exchange(world, &r);
+}
+
+/* FNV-1a over 64 bits. */
+static uint64_t hash_bytes(const unsigned char *data, size_t bytes)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < bytes; i++)
+        hash = (hash ^ data[i]) * 0x100000001b3u;
+    return hash;
+}
+
+mz_status mz_agree_same(mz_world *world, const void *data, size_t bytes, const char *what)
+{
+    report r = {.status = MZ_OK, .has_data = 1, .bytes = bytes, .hash = hash_bytes(data, bytes)};
+    snprintf(r.where, sizeof r.where, "%s", what);
+    return exchange(world, &r);
+}

@@ -1,0 +1,169 @@
+#include "comm/comm.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "comm/launch.h"
+#include "comm/mpi_check.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/memory.h"
+
+static const double default_timeout_seconds = 1800;
+
+static mz_status start_mpi(mz_world *world)
+{
+    int running = 0, level = MPI_THREAD_SINGLE;
+    mz_status status = mz_mpi_check(MPI_Initialized(&running), "MPI_Initialized");
+    if (status)
+        return status;
+    if (running) {
+        status = mz_mpi_check(MPI_Query_thread(&level), "MPI_Query_thread");
+    } else {
+        status = mz_launch_check_early();
+        if (!status)
+            status = mz_mpi_check(MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
+        world->owns_mpi = !status;
+    }
+    if (status)
+        return status;
+    if (level < MPI_THREAD_MULTIPLE)
+        return mz_fail(MZ_ERR_LAUNCH, "MPI offers thread level %d, expected MPI_THREAD_MULTIPLE (%d): %s", level,
+                       MPI_THREAD_MULTIPLE,
+                       running ? "start it with MPI_Init_thread and MPI_THREAD_MULTIPLE"
+                               : "this MPI library was built without threads; use another");
+    status = mz_mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &world->comm), "MPI_Comm_dup");
+    if (!status)
+        status = mz_mpi_check(MPI_Comm_set_errhandler(world->comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    if (!status)
+        status = mz_mpi_check(MPI_Comm_rank(world->comm, &world->rank), "MPI_Comm_rank");
+    if (!status)
+        status = mz_mpi_check(MPI_Comm_size(world->comm, &world->size), "MPI_Comm_size");
+    return status;
+}
+
+/* All ranks must cut their machines alike, else they would disagree about who is where. */
+static mz_status check_ranks_per_node(const mz_world *world, int ranks_per_node)
+{
+    int range[2] = {ranks_per_node, -ranks_per_node};
+    mz_status status =
+        mz_mpi_check(MPI_Allreduce(MPI_IN_PLACE, range, 2, MPI_INT, MPI_MIN, world->comm), "MPI_Allreduce");
+    if (status)
+        return status;
+    if (range[0] != -range[1])
+        return mz_fail(MZ_ERR_MISMATCH, "ranks per node: %d on one rank, %d on another; give all the same",
+                       range[0], -range[1]);
+    if (range[0] < 0)
+        return mz_fail(MZ_ERR_ARGUMENT, "ranks per node: expected 0 (as found) or more, found %d", range[0]);
+    return MZ_OK;
+}
+
+/* The world rank of the lowest rank on this rank's node. */
+static mz_status find_leader(const mz_world *world, int ranks_per_node, int *leader)
+{
+    MPI_Comm machine = MPI_COMM_NULL;
+    int rank = 0, size = 0;
+    int *ranks = NULL;
+    mz_status status =
+        mz_mpi_check(MPI_Comm_split_type(world->comm, MPI_COMM_TYPE_SHARED, world->rank, MPI_INFO_NULL, &machine),
+                     "MPI_Comm_split_type");
+    if (status)
+        return status;
+    status = mz_mpi_check(MPI_Comm_rank(machine, &rank), "MPI_Comm_rank");
+    if (!status)
+        status = mz_mpi_check(MPI_Comm_size(machine, &size), "MPI_Comm_size");
+    if (!status)
+        ranks = mz_alloc((size_t)(size > 0 ? size : 1) * sizeof *ranks);
+    if (!status && !ranks)
+        status = MZ_ERR_MEMORY;
+    if (!status)
+        status = mz_mpi_check(MPI_Allgather(&world->rank, 1, MPI_INT, ranks, 1, MPI_INT, machine), "MPI_Allgather");
+    if (!status)
+        *leader = ranks[ranks_per_node > 0 ? rank - rank % ranks_per_node : 0];
+    mz_free(ranks);
+    MPI_Comm_free(&machine);
+    return status;
+}
+
+/* Numbers the nodes in order of their lowest ranks, and the ranks within them. */
+static void number_nodes(mz_world *world, const int *leader_of)
+{
+    for (int r = 0; r < world->size; r++) {
+        int leader = leader_of[r];
+        if (leader == r) {
+            world->node_of[r] = world->n_nodes++;
+            world->local_rank_of[r] = 0;
+            continue;
+        }
+        world->node_of[r] = world->node_of[leader];
+        world->local_rank_of[r] = 1;
+        for (int q = leader + 1; q < r; q++)
+            world->local_rank_of[r] += leader_of[q] == leader;
+    }
+    world->node = world->node_of[world->rank];
+    world->local_rank = world->local_rank_of[world->rank];
+    for (int r = 0; r < world->size; r++)
+        world->local_size += world->node_of[r] == world->node;
+}
+
+static mz_status find_topology(mz_world *world, int ranks_per_node)
+{
+    int leader = world->rank;
+    mz_status status = check_ranks_per_node(world, ranks_per_node);
+    if (!status)
+        status = find_leader(world, ranks_per_node, &leader);
+    if (status)
+        return status;
+
+    int *leader_of = mz_alloc((size_t)world->size * sizeof *leader_of);
+    world->node_of = mz_alloc((size_t)world->size * sizeof *world->node_of);
+    world->local_rank_of = mz_alloc((size_t)world->size * sizeof *world->local_rank_of);
+    if (!leader_of || !world->node_of || !world->local_rank_of)
+        status = MZ_ERR_MEMORY;
+    if (!status)
+        status =
+            mz_mpi_check(MPI_Allgather(&leader, 1, MPI_INT, leader_of, 1, MPI_INT, world->comm), "MPI_Allgather");
+    if (!status)
+        number_nodes(world, leader_of);
+    mz_free(leader_of);
+    return status;
+}
+
+mz_status mz_world_create(const mz_world_options *options, mz_world **out)
+{
+    mz_world *world = mz_calloc(1, sizeof *world);
+    if (!world)
+        return MZ_ERR_MEMORY;
+    world->comm = MPI_COMM_NULL;
+    world->timeout_seconds =
+        options && options->timeout_seconds > 0 ? options->timeout_seconds : default_timeout_seconds;
+    mz_status status = start_mpi(world);
+    if (!status)
+        status = mz_launch_check(world->rank, world->size);
+    if (!status) {
+        mz_log_set_rank(world->rank, world->size);
+        if (gethostname(world->host, sizeof world->host - 1))
+            snprintf(world->host, sizeof world->host, "unknown host");
+        status = find_topology(world, options ? options->ranks_per_node : 0);
+    }
+    if (status) {
+        mz_world_destroy(world);
+        return status;
+    }
+    *out = world;
+    return MZ_OK;
+}
+
+void mz_world_destroy(mz_world *world)
+{
+    if (!world)
+        return;
+    if (world->comm != MPI_COMM_NULL)
+        MPI_Comm_free(&world->comm);
+    if (world->owns_mpi)
+        MPI_Finalize();
+    mz_free(world->node_of);
+    mz_free(world->local_rank_of);
+    mz_free(world);
+}
