@@ -14,10 +14,11 @@ typedef struct mz_weights mz_weights;
 
 typedef struct mz_weights_tensor {
     const char *name;
-    mz_dtype dtype;
+    mz_dtype dtype;         /* MZ_N_DTYPES: an integer or boolean kind that mpizero does not compute with */
+    const char *dtype_name; /* as the file spells it: "BF16", "BOOL" */
     int n_dims;
     int64_t shape[MZ_MAX_DIMS], numel;
-    const void *data; /* mapped file */
+    const void *data; /* mapped file; aligned to bytes only */
 } mz_weights_tensor;
 
 /* Opens FOLDER/model.safetensors, or the files that FOLDER/model.safetensors.index.json names. `folder` may also be one
@@ -27,9 +28,9 @@ typedef struct mz_weights_tensor {
 mz_status mz_weights_open(const char *folder, mz_weights **weights);
 void mz_weights_close(mz_weights *weights);
 int mz_weights_n_tensors(const mz_weights *weights);
-const mz_weights_tensor *mz_weights_at(const mz_weights *weights, int i);
+const mz_weights_tensor *mz_weights_at(const mz_weights *weights, int i); /* in order of names */
 const mz_weights_tensor *mz_weights_find(const mz_weights *weights, const char *name); /* NULL: none */
-/* Elements offset .. offset+count of a tensor as fp32. */
+/* Elements offset .. offset+count of a tensor as fp32. MZ_ERR_MODEL when it holds integers or booleans. */
 mz_status mz_weights_read(const mz_weights *weights, const mz_weights_tensor *tensor, int64_t offset, int64_t count,
                           float *dst);
 /* True when FOLDER holds weights at all (so that a folder with only config.json starts from scratch). */
