@@ -44,10 +44,10 @@ static inline uint32_t mz_rng_u32(uint64_t seed, uint32_t site, uint64_t step, u
     return out[element % 4];
 }
 
-/* Maps a draw to the open interval (0, 1), 24 bits. */
+/* Maps a draw to the open interval (0, 1): 23 bits and a half, the most that fp32 holds without rounding to 1. */
 static inline float mz_rng_uniform(uint32_t draw)
 {
-    return ((float)(draw >> 8) + 0.5f) * (1.0f / 16777216.0f);
+    return ((float)(draw >> 9) + 0.5f) * (1.0f / 8388608.0f);
 }
 
 /* 32-bit hash of a name (FNV-1a), to make a site from "transformer.h.3" and an operation's index. */
