@@ -1,4 +1,6 @@
 /* CRC-32C: the polynomial 0x1EDC6F41, bits reflected, as in RFC 3720. */
+#include "core/crc32c.h"
+
 #include <pthread.h>
 #include <string.h>
 
@@ -26,8 +28,10 @@ static void make_tables(void)
     }
 }
 
-static uint32_t crc_tables(uint32_t crc, const uint8_t *p, size_t bytes)
+uint32_t mz_crc32c_plain(uint32_t crc, const void *data, size_t bytes)
 {
+    const uint8_t *p = data;
+    crc = ~crc;
     pthread_once(&tables_once, make_tables);
     for (; bytes >= 8; p += 8, bytes -= 8) {
         crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
@@ -36,7 +40,7 @@ static uint32_t crc_tables(uint32_t crc, const uint8_t *p, size_t bytes)
     }
     while (bytes-- > 0)
         crc = crc >> 8 ^ tables[0][(crc ^ *p++) & 0xffu];
-    return crc;
+    return ~crc;
 }
 
 #if defined(__x86_64__)
@@ -96,5 +100,5 @@ uint32_t mz_crc32c(uint32_t crc, const void *data, size_t bytes)
     if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))
         return ~crc_sse42(~crc, data, bytes);
 #endif
-    return ~crc_tables(~crc, data, bytes);
+    return mz_crc32c_plain(crc, data, bytes);
 }
