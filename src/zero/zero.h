@@ -28,6 +28,7 @@ typedef struct mz_zero_options {
     mz_runner *runner;
     const char *const *no_decay; /* substrings of names without weight decay */
     int n_no_decay;
+    bool inference; /* parameters only: no gradients, no master weights, no optimiser state; training is refused */
     int plan_rank, plan_size; /* comm NULL and plan_size > 0: lay out as rank plan_rank of plan_size (estimate) */
 } mz_zero_options;
 
