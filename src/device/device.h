@@ -9,7 +9,8 @@
  *   - kernels are given the compute stream, or are called from within a host_call (where on the CPU they
  *     run in that thread, with stream NULL).
  * A failure inside a worker is kept by its stream and returned by the next stream_sync, event_sync or
- * wait that depends on it. */
+ * wait that depends on it. Until a stream_sync has returned it, the stream's later work is skipped: host
+ * functions are not called, events are still reached. */
 #ifndef MZ_DEVICE_DEVICE_H
 #define MZ_DEVICE_DEVICE_H
 
@@ -21,8 +22,8 @@
 #include "mpizero/status.h"
 
 typedef struct mz_device mz_device;
-typedef struct mz_stream mz_stream; /* defined by each backend */
-typedef struct mz_event mz_event;   /* defined by each backend */
+typedef struct mz_stream mz_stream;   /* defined by each backend */
+typedef struct mz_event mz_event;     /* defined by each backend */
 typedef struct mz_kernels mz_kernels; /* kernels/kernels.h */
 
 typedef enum mz_stream_kind { MZ_STREAM_COMPUTE, MZ_STREAM_COMM, MZ_STREAM_COPY } mz_stream_kind;

@@ -4,3 +4,11 @@ libmpizero_a_SOURCES += src/device/device.h src/device/device.c src/device/backe
 	src/device/meta.h src/device/meta.c src/device/meta_kernels.c
 
 # Tests
+if HAVE_CMOCKA
+device_tests = tests/device/test_arena tests/device/test_device tests/device/test_stream
+check_PROGRAMS += $(device_tests)
+TESTS += $(device_tests)
+tests_device_test_arena_LDADD = $(LDADD) $(CMOCKA_LIBS)
+tests_device_test_device_LDADD = $(LDADD) $(CMOCKA_LIBS)
+tests_device_test_stream_LDADD = $(LDADD) $(CMOCKA_LIBS)
+endif
