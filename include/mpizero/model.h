@@ -48,7 +48,8 @@ typedef enum mz_goal {
 #define MZ_STATE_MAX 4
 
 /* One call of a unit's forward. `state` holds the tensors that pass from unit to unit (NULL where none);
- * the unit takes over the references in it, releases what it replaces and leaves what the next one needs. */
+ * the unit takes over the references in it, releases what it replaces and leaves what the next one needs. When it
+ * fails, whatever is in `state` is released for it. */
 typedef struct mz_unit_call {
     mz_tape *tape;
     const void *self;           /* the unit's own settings, from its specification */
@@ -105,7 +106,7 @@ typedef struct mz_model_info {
     int32_t bos_id, eos_id, pad_id; /* -1: none */
 } mz_model_info;
 const mz_model_info *mz_model_get_info(const mz_model *model);
-void mz_model_set_info(mz_model *model, const mz_model_info *info); /* strings copied */
+mz_status mz_model_set_info(mz_model *model, const mz_model_info *info); /* strings copied */
 
 #ifdef __cplusplus
 }

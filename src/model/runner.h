@@ -4,6 +4,7 @@
 #define MZ_MODEL_RUNNER_H
 
 #include "mpizero/model.h"
+#include "tensor/kv_cache.h"
 #include "tensor/tape.h"
 
 typedef enum mz_phase { MZ_PHASE_FORWARD, MZ_PHASE_BACKWARD } mz_phase;
@@ -26,8 +27,8 @@ void mz_runner_destroy(mz_runner *runner);
 
 const mz_model *mz_runner_model(const mz_runner *runner); /* borrowed */
 int mz_runner_n_params(const mz_runner *runner);
-mz_param *mz_runner_param(mz_runner *runner, int i);            /* in order of units, then of specification */
-mz_param *mz_runner_find(mz_runner *runner, const char *name);  /* NULL when there is none */
+mz_param *mz_runner_param(mz_runner *runner, int i);           /* in order of units, then of specification */
+mz_param *mz_runner_find(mz_runner *runner, const char *name); /* NULL when there is none */
 /* Indices of unit u's own parameters: [first, first + n). */
 void mz_runner_unit_params(const mz_runner *runner, int unit, int *first, int *n);
 /* Units whose parameters unit u reads: u itself and the owners of what it uses. Returns their number;
@@ -40,7 +41,7 @@ void mz_runner_set_checkpointing(mz_runner *runner, int every);
 
 typedef struct mz_run {
     mz_goal goal;
-    bool training;            /* dropout, and the tape records for mz_runner_backward */
+    bool training; /* dropout, and the tape records for mz_runner_backward */
     bool last_position_only;
     mz_kv_cache *cache;
     int64_t position_offset;
@@ -51,12 +52,5 @@ typedef struct mz_run {
 mz_status mz_runner_forward(mz_runner *runner, mz_tape *tape, const mz_run *run, mz_tensor **result);
 /* Runs all units backwards, after a forward with training set. Parameter gradients are in param->grad. */
 mz_status mz_runner_backward(mz_runner *runner, mz_tape *tape);
-
-/* Generation's memory of keys and values: layers x [batch, capacity, D], twice. */
-mz_status mz_kv_cache_create(mz_device *device, int layers, int64_t batch, int64_t capacity, int64_t features,
-                             mz_dtype dtype, mz_kv_cache **cache);
-void mz_kv_cache_destroy(mz_kv_cache *cache);
-void mz_kv_cache_rewind(mz_kv_cache *cache, int64_t length); /* forget what lies behind */
-int64_t mz_kv_cache_length(const mz_kv_cache *cache);
 
 #endif

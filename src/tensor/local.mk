@@ -1,3 +1,8 @@
 # Sources
+libmpizero_a_SOURCES += src/tensor/tape.h src/tensor/node.h src/tensor/slab.h src/tensor/select.h \
+	src/tensor/scalar.h src/tensor/kv_cache.h src/tensor/tape.c src/tensor/tensor.c src/tensor/slab.c \
+	src/tensor/linear.c src/tensor/norm.c src/tensor/embedding.c src/tensor/attention.c \
+	src/tensor/elementwise.c src/tensor/dropout.c src/tensor/reshape.c src/tensor/loss.c \
+	src/tensor/fused_loss.c src/tensor/kv_cache.c
 
 # Tests

@@ -8,18 +8,27 @@
 #include "mpizero/model.h"
 #include "mpizero/tensor.h"
 
+/* A tensor has two counts. References keep its data; links (from the nodes that made or used it) keep only the
+ * struct, so that a gradient can still find its way through a tensor whose memory is long reused. */
 struct mz_tensor {
     int n_refs;
+    int n_links;
+    int n_consumers; /* recorded operations that took it as an input */
     mz_dtype dtype;
     int n_dims;
     int64_t shape[MZ_MAX_DIMS];
     int64_t numel;
-    void *data;          /* device memory */
-    mz_tape *tape;       /* whose arena owns `data`; NULL: memory borrowed from elsewhere */
-    mz_tensor *base;     /* a view's owner of memory (retained), else NULL */
-    mz_tensor *grad;     /* during backward; same shape and dtype; owned reference */
-    bool needs_grad;     /* something upstream has parameters or keep_grad */
+    void *data;               /* device memory; NULL once the last reference is gone */
+    bool owned;               /* data was cut from the tape's arena; else it is a view's or somebody else's */
+    mz_tape *tape;            /* on whose list it is */
+    mz_tensor *base;          /* a view's owner of memory (retained), else NULL */
+    mz_tensor *grad;          /* during backward; same number of elements and dtype; owned reference */
+    mz_tensor *pre;           /* y = activation(pre) by a recorded mz_linear: borrowed from that operation's node */
+    mz_activation activation; /* with pre */
+    bool grad_is_pre;         /* grad is already that of `pre` */
+    bool needs_grad;          /* something upstream has parameters or keep_grad */
     bool keep_grad;
+    bool is_loss;           /* a loss: its gradient is implied */
     mz_tensor *next, *prev; /* the tape's list of live tensors */
 };
 
@@ -28,11 +37,11 @@ struct mz_param {
     mz_param_spec spec; /* shallow copy: the strings belong to the model */
     int unit;
     int64_t numel;
-    mz_dtype dtype;      /* of data */
+    mz_dtype dtype; /* of data */
     mz_dtype grad_dtype;
-    void *data;          /* device memory, numel elements; NULL while not gathered */
-    void *grad;          /* device memory, numel elements; NULL while there is no buffer for it */
-    bool grad_written;   /* grad holds a sum already: add to it; otherwise overwrite */
+    void *data;        /* device memory, numel elements; NULL while not gathered */
+    void *grad;        /* device memory, numel elements; NULL while there is no buffer for it */
+    bool grad_written; /* grad holds a sum already: add to it; otherwise overwrite */
     bool trainable;
 };
 
@@ -41,15 +50,15 @@ struct mz_param {
 typedef mz_status (*mz_grad_request)(void *context, mz_param *param);
 
 typedef struct mz_tape_options {
-    mz_device *device;   /* borrowed */
-    mz_stream *stream;   /* compute stream, borrowed */
-    mz_arena *arena;     /* borrowed */
-    mz_dtype dtype;      /* of activations */
+    mz_device *device;            /* borrowed */
+    mz_stream *stream;            /* compute stream, borrowed */
+    mz_arena *arena;              /* borrowed */
+    mz_dtype dtype;               /* of activations */
     mz_grad_request grad_request; /* NULL: parameters' grad pointers are always valid */
     void *grad_context;
-    const mz_rng_state *rng;   /* device memory; NULL: no dropout */
-    const float *loss_weight;  /* device scalar: multiplies the losses; NULL: 1 */
-    const float *grad_weight;  /* device scalar: loss_weight times the loss scale; NULL: 1 */
+    const mz_rng_state *rng;  /* device memory; NULL: no dropout */
+    const float *loss_weight; /* device scalar: multiplies the losses; NULL: 1 */
+    const float *grad_weight; /* device scalar: loss_weight times the loss scale; NULL: 1 */
 } mz_tape_options;
 
 mz_status mz_tape_create(const mz_tape_options *options, mz_tape **tape);
@@ -62,7 +71,8 @@ void mz_tape_reset(mz_tape *tape);
 void mz_tape_set_mode(mz_tape *tape, bool recording, bool training);
 bool mz_tape_recording(const mz_tape *tape);
 
-/* Random sites are (name, operation's index since this call), so that recomputing a unit draws alike. */
+/* Random sites are (name, operation's index since this call), so that recomputing a unit draws alike. The name is
+ * borrowed until the next call. */
 void mz_tape_begin_unit(mz_tape *tape, const char *unit_name);
 
 /* A mark on the tape, and the backward walk from the end down to it. Nodes are popped as they run and
