@@ -1,0 +1,135 @@
+/* What a rank holds. Every block of device memory is taken here and counted by what it is for. */
+#include "core/memory.h"
+
+#include "zero/internal.h"
+
+mz_status mz_zero_alloc(mz_zero *z, int64_t n, size_t element_bytes, size_t *category, void **memory)
+{
+    size_t bytes = (size_t)n * element_bytes;
+    *memory = NULL;
+    if (n == 0)
+        return MZ_OK;
+    if (z->n_blocks == z->blocks_capacity) {
+        int capacity = 2 * z->blocks_capacity + 16;
+        void **grown = mz_realloc(z->blocks, (size_t)capacity * sizeof *grown);
+        if (!grown)
+            return MZ_ERR_MEMORY;
+        z->blocks = grown;
+        z->blocks_capacity = capacity;
+    }
+    mz_status status = z->device->ops->alloc(z->device, bytes, memory);
+    if (status)
+        return status;
+    z->blocks[z->n_blocks++] = *memory;
+    *category += bytes;
+    return z->device->ops->fill(z->compute, *memory, 0, bytes);
+}
+
+void mz_zero_free_blocks(mz_zero *z)
+{
+    for (int i = 0; i < z->n_blocks; i++)
+        z->device->ops->free(z->device, z->blocks[i]);
+    mz_free(z->blocks);
+}
+
+/* Parameters: one block of whole segments, and in stage 3 one of slices of the sharded ones. */
+static mz_status alloc_params(mz_zero *z)
+{
+    size_t size = mz_dtype_size(z->dtype);
+    const mz_layout *l = z->layout;
+    int64_t whole = z->stage == 3 ? l->persistent_elements : l->elements;
+    int64_t sliced = (l->elements - whole) / z->size;
+    void *memory, *slices;
+    mz_status status = mz_zero_alloc(z, whole, size, &z->memory.params, &memory);
+    if (!status)
+        status = mz_zero_alloc(z, sliced, size, &z->memory.params, &slices);
+    if (status)
+        return status;
+    uint8_t *next_whole = memory, *next_slice = slices;
+    for (int i = 0; i < l->n_segments; i++) {
+        mz_zero_segment *s = &z->segments[i];
+        if (z->stage == 3 && !s->at.persistent) {
+            s->own = next_slice;
+            next_slice += (size_t)s->own_count * size;
+        } else {
+            s->full = next_whole;
+            s->own = s->full + (size_t)s->own_begin * size;
+            next_whole += (size_t)s->at.length * size;
+        }
+    }
+    return MZ_OK;
+}
+
+static mz_status alloc_optimizer(mz_zero *z, int64_t owned)
+{
+    void *memory[3] = {NULL, NULL, NULL};
+    mz_status status = MZ_OK;
+    if (!mz_zero_is_master(z) && !z->inference)
+        status = mz_zero_alloc(z, owned, sizeof(float), &z->memory.master, &memory[0]);
+    for (int i = 0; !status && i < z->n_states; i++)
+        status = mz_zero_alloc(z, owned, sizeof(float), &z->memory.optimizer, &memory[1 + i]);
+    if (status)
+        return status;
+    int64_t at = 0;
+    for (int i = 0; i < z->layout->n_segments; i++) {
+        mz_zero_segment *s = &z->segments[i];
+        if (mz_zero_is_master(z))
+            s->master = (float *)(void *)s->own;
+        else if (!z->inference)
+            s->master = (float *)memory[0] + at;
+        for (int k = 0; k < z->n_states; k++)
+            s->state[k] = (float *)memory[1 + k] + at;
+        at += s->own_count;
+    }
+    return MZ_OK;
+}
+
+static mz_status alloc_grads(mz_zero *z, int64_t owned)
+{
+    bool whole = z->stage <= 1;
+    size_t size = mz_dtype_size(whole ? z->grad_dtype : z->shard_dtype);
+    void *memory;
+    mz_status status = mz_zero_alloc(z, whole ? z->layout->elements : owned, size, &z->memory.grads, &memory);
+    if (status)
+        return status;
+    uint8_t *next = memory;
+    for (int i = 0; i < z->layout->n_segments; i++) {
+        mz_zero_segment *s = &z->segments[i];
+        s->grad = whole ? next : NULL;
+        s->grad_own = whole ? next + (size_t)s->own_begin * size : next;
+        next += (size_t)(whole ? s->at.length : s->own_count) * size;
+    }
+    return MZ_OK;
+}
+
+mz_status mz_zero_alloc_segments(mz_zero *z)
+{
+    int64_t owned = 0;
+    for (int i = 0; i < z->layout->n_segments; i++) {
+        mz_zero_segment *s = &z->segments[i];
+        s->at = z->layout->segments[i];
+        s->own_begin = z->stage == 0 ? 0 : s->at.slice * z->rank;
+        s->own_count = z->stage == 0 ? s->at.length : s->at.slice;
+        owned += s->own_count;
+    }
+    mz_status status = alloc_params(z);
+    if (!status)
+        status = alloc_optimizer(z, owned);
+    if (!status && !z->inference)
+        status = alloc_grads(z, owned);
+    return status;
+}
+
+mz_status mz_zero_alloc_loading(mz_zero *z)
+{
+    bool needed = z->inference && !mz_zero_is_master(z);
+    void *memory;
+    mz_status status = mz_zero_alloc(z, needed ? MZ_ZERO_STAGING : 0, sizeof(float), &z->memory.other, &memory);
+    z->loading = memory;
+    return status;
+}
+
+void mz_zero_get_memory(const mz_zero *z, mz_zero_memory *memory)
+{
+    *memory = z->memory;
+}

@@ -1,0 +1,87 @@
+/* Whole parameters again after the ranks have updated their slices: all segments in stages 1 and 2, the
+ * persistent ones in stage 3. allgather_bucket_size bounds the elements of one collective. */
+#include "zero/internal.h"
+
+typedef struct bucket {
+    int n; /* of z->updater.segments */
+    int64_t elements;
+    const char *label;
+} bucket;
+
+/* One all-gather, or a broadcast from each owner. The segments lie at rank 0's blocks. */
+static mz_status send(mz_zero *z, bucket *b)
+{
+    mz_updater *u = &z->updater;
+    size_t size = mz_dtype_size(z->dtype);
+    bool broadcasts = !z->config.zero.allgather_partitions;
+    mz_status status = MZ_OK;
+    if (b->n == 0)
+        return MZ_OK;
+    z->counters.n_refreshes++;
+    if (b->elements > z->counters.max_refresh_elements)
+        z->counters.max_refresh_elements = b->elements;
+    for (int root = 0; !status && broadcasts && root < z->size; root++) {
+        for (int i = 0; i < b->n; i++) {
+            u->segments[i].recv =
+                (uint8_t *)u->segments[i].recv + (root ? (size_t)u->segments[i].stride * size : 0);
+            u->segments[i].send = u->segments[i].recv;
+        }
+        z->counters.n_broadcasts++;
+        status = mz_broadcast(z->comm, u->segments, b->n, z->dtype, root, b->label, z->transfer);
+    }
+    if (!broadcasts)
+        status = mz_all_gather(z->comm, u->segments, b->n, z->dtype, b->label, z->transfer);
+    *b = (bucket){0};
+    return status;
+}
+
+static mz_status send_all(mz_zero *z)
+{
+    size_t size = mz_dtype_size(z->dtype);
+    int64_t row = z->config.zero.allgather_bucket_size / z->size / MZ_LAYOUT_ALIGN * MZ_LAYOUT_ALIGN;
+    int64_t most = row < MZ_LAYOUT_ALIGN ? MZ_LAYOUT_ALIGN : row; /* of each rank's slices in one collective */
+    bucket b = {0};
+    mz_status status = MZ_OK;
+    for (int i = 0; !status && i < z->layout->n_segments; i++) {
+        const mz_zero_segment *s = &z->segments[i];
+        if (z->stage == 3 && !s->at.persistent)
+            continue;
+        for (int64_t begin = 0, n; !status && begin < s->at.slice; begin += n) {
+            if (b.elements == most * z->size)
+                status = send(z, &b);
+            n = most - b.elements / z->size < s->at.slice - begin ? most - b.elements / z->size
+                                                                  : s->at.slice - begin;
+            if (b.n == 0)
+                b.label = z->labels[s->at.unit];
+            z->updater.segments[b.n++] = (mz_segment){
+                .send = s->own + (size_t)begin * size,
+                .recv = s->full + (size_t)begin * size,
+                .count = n,
+                .stride = s->at.slice,
+            };
+            b.elements += n * z->size;
+        }
+    }
+    return status ? status : send(z, &b);
+}
+
+mz_status mz_zero_refresh(mz_zero *z)
+{
+    if (!mz_zero_talks(z) || z->stage == 0)
+        return MZ_OK;
+    mz_status status = mz_zero_transfer_begin(z, z->updater.ready);
+    if (!status)
+        status = send_all(z);
+    if (!status)
+        status = mz_zero_transfer_end(z, z->updater.refreshed);
+    z->updater.refreshing = z->overlap;
+    return status;
+}
+
+mz_status mz_zero_refresh_wait(mz_zero *z)
+{
+    if (!z->updater.refreshing)
+        return MZ_OK;
+    z->updater.refreshing = false;
+    return mz_zero_wait(z, z->updater.refreshed);
+}
