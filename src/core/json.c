@@ -51,8 +51,24 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
-/* Blanks comments and trailing commas; finds nesting deeper than MAX_DEPTH. Returns the line of the
- * offence, 0 when there is none. */
+/* An integer too large for 64 bits becomes a real number of the same length: its last three digits turn into
+ * "e03". Hugging Face's files have such numbers (1e30, written out, for "no limit"). Returns its end. */
+static size_t soften_integer(char *text, size_t bytes, size_t i)
+{
+    static const char largest[] = "9223372036854775807";
+    const size_t n_largest = sizeof largest - 1;
+    size_t end = i;
+    while (end < bytes && text[end] >= '0' && text[end] <= '9')
+        end++;
+    const bool integer = end == bytes || !strchr(".eE", text[end]);
+    const size_t n = end - i;
+    if (integer && (n > n_largest || (n == n_largest && memcmp(text + i, largest, n) > 0)))
+        memcpy(text + end - 3, "e03", 3);
+    return end;
+}
+
+/* Blanks comments and trailing commas, softens huge integers; finds nesting deeper than MAX_DEPTH. Returns the line
+ * of the offence, 0 when there is none. */
 static int simplify(char *text, size_t bytes)
 {
     size_t comma = bytes; /* the last token, when it is a comma after a value */
@@ -78,7 +94,12 @@ static int simplify(char *text, size_t bytes)
         }
         comma = c == ',' && last != '{' && last != '[' ? i : bytes;
         last = c;
-        i = c == '"' ? skip_string(text, bytes, i) : i + 1;
+        if (c == '"')
+            i = skip_string(text, bytes, i);
+        else if (c >= '0' && c <= '9')
+            i = soften_integer(text, bytes, i);
+        else
+            i++;
     }
     return 0;
 }
