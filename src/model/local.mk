@@ -4,3 +4,13 @@ libmpizero_a_SOURCES += src/model/model.h src/model/runner.h src/model/hf.h src/
 	src/model/gpt2_forward.c
 
 # Tests
+EXTRA_DIST += tests/fixtures/make_gpt2.py tests/fixtures/gpt2_odd tests/fixtures/gpt2_untied tests/fixtures/gpt2_left \
+	tests/fixtures/gpt2_bytes
+if HAVE_CMOCKA
+model_tests = tests/model/test_gpt2_parity
+check_PROGRAMS += $(model_tests)
+TESTS += $(model_tests)
+model_rig = tests/model/model_rig.c tests/model/model_rig.h tests/tensor/rig.c tests/tensor/rig.h
+tests_model_test_gpt2_parity_SOURCES = tests/model/test_gpt2_parity.c $(model_rig)
+tests_model_test_gpt2_parity_LDADD = $(LDADD) $(CMOCKA_LIBS)
+endif
