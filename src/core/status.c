@@ -24,12 +24,15 @@ const char *mz_last_error(void)
     return last_error;
 }
 
+/* Formats beside the old message first: the new one may quote it. */
 mz_status mz_fail(mz_status code, const char *format, ...)
 {
+    char message[sizeof last_error];
     va_list args;
     va_start(args, format);
-    vsnprintf(last_error, sizeof last_error, format, args);
+    vsnprintf(message, sizeof message, format, args);
     va_end(args);
+    strcpy(last_error, message);
     return code;
 }
 
@@ -37,16 +40,19 @@ mz_status mz_fail_errno(mz_status code, const char *format, ...)
 {
     const char *reason = strerror(errno);
     va_list args;
+    char message[sizeof last_error];
     va_start(args, format);
-    int n = vsnprintf(last_error, sizeof last_error, format, args);
+    int n = vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    if (n >= 0 && (size_t)n < sizeof last_error)
-        snprintf(last_error + n, sizeof last_error - (size_t)n, ": %s", reason);
+    if (n >= 0 && (size_t)n < sizeof message)
+        snprintf(message + n, sizeof message - (size_t)n, ": %s", reason);
+    strcpy(last_error, message);
     return code;
 }
 
 mz_status mz_fail_adopt(mz_status code, const char *message)
 {
-    snprintf(last_error, sizeof last_error, "%s", message);
+    if (message != last_error)
+        snprintf(last_error, sizeof last_error, "%s", message);
     return code;
 }
