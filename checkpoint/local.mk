@@ -1,9 +1,14 @@
 # Sources
 libmpizero_a_SOURCES += checkpoint/safetensors.h checkpoint/safetensors_header.h checkpoint/safetensors_header.c \
-	checkpoint/safetensors.c checkpoint/safetensors_write.c checkpoint/checkpoint.h
+	checkpoint/safetensors.c checkpoint/safetensors_write.c checkpoint/checkpoint.h checkpoint/hdf5_frame.c \
+	checkpoint/hdf5_frame.h checkpoint/manifest.c checkpoint/manifest.h checkpoint/manifest_build.c \
+	checkpoint/publish.c checkpoint/publish.h checkpoint/reader.c checkpoint/reader.h checkpoint/save.c \
+	checkpoint/save.h checkpoint/shard_file.c checkpoint/shard_file.h checkpoint/steps.c checkpoint/steps.h \
+	checkpoint/verify.c checkpoint/writer.c
 
 # Tests
 CKPT_SCRATCH = tests/checkpoint/scratch.c tests/checkpoint/scratch.h
+CKPT_SYNTHETIC = $(CKPT_SCRATCH) tests/checkpoint/synthetic.c tests/checkpoint/synthetic.h
 
 if HAVE_CMOCKA
 check_PROGRAMS += tests/checkpoint/test_safetensors

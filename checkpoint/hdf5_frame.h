@@ -1,0 +1,18 @@
+/* The HDF5 side of a rank's file: groups, contiguous data sets at known places, attributes. The only caller of
+ * HDF5. */
+#ifndef MZ_CHECKPOINT_HDF5_FRAME_H
+#define MZ_CHECKPOINT_HDF5_FRAME_H
+
+#include "checkpoint/shard_file.h"
+
+typedef struct mz_frame_run {
+    const mz_shard *shard; /* borrowed */
+    const float *values;   /* its elements */
+    const uint32_t *crcs;  /* of its blocks */
+    int64_t position;      /* out: byte of the file at which its data set begins */
+} mz_frame_run;
+
+/* Creates the file with room for every run and closes it. Sets the positions. MZ_ERR_IO. */
+mz_status mz_hdf5_frame_write(const mz_shard_file *file, mz_frame_run *runs, int64_t n_runs);
+
+#endif

@@ -1,0 +1,22 @@
+/* One save, as the writer's thread runs it: every rank writes its file, rank 0 publishes. */
+#ifndef MZ_CHECKPOINT_SAVE_H
+#define MZ_CHECKPOINT_SAVE_H
+
+#include "checkpoint/checkpoint.h"
+
+typedef struct mz_save_job {
+    MPI_Comm comm; /* nobody else's; unused with one rank */
+    int rank, size;
+    const mz_shard *shards;
+    int64_t n_shards;
+    const float *values; /* of all shards, one after another */
+    double rate_bytes_per_second;
+    const char *run_folder, *state;
+    int64_t step;
+    int keep;
+} mz_save_job;
+
+/* Collective over comm. All ranks return the same status with the same message. *bytes: this rank's file. */
+mz_status mz_save_run(const mz_save_job *job, int64_t *bytes);
+
+#endif

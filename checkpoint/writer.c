@@ -1,0 +1,291 @@
+#include "checkpoint/checkpoint.h"
+
+#include <jansson.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+
+#include "checkpoint/save.h"
+#include "comm/mpi_check.h"
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/memory.h"
+
+struct mz_writer {
+    mz_world *world;
+    mz_device *device;
+    mz_stream *stream; /* of the snapshot's copies */
+    MPI_Comm comm;     /* the thread's */
+    mz_save_job job;   /* what the thread works on, or worked on last; strings owned */
+    float *snapshot;   /* pinned: the shards' values, one after another */
+    double blocked;    /* of the last save; the caller's */
+
+    pthread_t thread;
+    bool has_thread;
+    pthread_mutex_t lock; /* over what follows */
+    pthread_cond_t changed;
+    bool busy, quit, unreported;
+    double total; /* seconds of the thread */
+    int64_t bytes;
+    mz_status status;
+    char message[1280];
+};
+
+/* ---- the thread ---- */
+
+static void run_job(mz_writer *writer)
+{
+    int64_t bytes = 0;
+    const double start = mz_clock_seconds();
+    mz_status status = mz_save_run(&writer->job, &bytes);
+    pthread_mutex_lock(&writer->lock);
+    writer->total = mz_clock_seconds() - start;
+    writer->bytes = bytes;
+    writer->status = status;
+    writer->unreported = status != MZ_OK;
+    strncpy(writer->message, status ? mz_last_error() : "", sizeof writer->message - 1);
+    writer->busy = false;
+    pthread_cond_broadcast(&writer->changed);
+    pthread_mutex_unlock(&writer->lock);
+}
+
+static void *work(void *arg)
+{
+    mz_writer *writer = arg;
+    for (;;) {
+        pthread_mutex_lock(&writer->lock);
+        while (!writer->busy && !writer->quit)
+            pthread_cond_wait(&writer->changed, &writer->lock);
+        const bool quit = !writer->busy;
+        pthread_mutex_unlock(&writer->lock);
+        if (quit)
+            return NULL;
+        run_job(writer);
+    }
+}
+
+/* The signals that mean "save and stop" are for the thread that trains. */
+static mz_status start_thread(mz_writer *writer)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int error = pthread_create(&writer->thread, NULL, work, writer);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    writer->has_thread = !error;
+    return error ? mz_fail(MZ_ERR_MEMORY, "cannot start the checkpoint thread: %s", strerror(error)) : MZ_OK;
+}
+
+static void wait_idle(mz_writer *writer)
+{
+    pthread_mutex_lock(&writer->lock);
+    while (writer->busy)
+        pthread_cond_wait(&writer->changed, &writer->lock);
+    pthread_mutex_unlock(&writer->lock);
+}
+
+/* The result of the last save, once: a failure that was told is not told again. */
+static mz_status take_result(mz_writer *writer)
+{
+    pthread_mutex_lock(&writer->lock);
+    mz_status status = writer->unreported ? mz_fail_adopt(writer->status, writer->message) : MZ_OK;
+    writer->unreported = false;
+    pthread_mutex_unlock(&writer->lock);
+    return status;
+}
+
+/* ---- life ---- */
+
+static int64_t count_elements(const mz_shard *shards, int64_t n_shards)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < n_shards; i++)
+        n += shards[i].count;
+    return n;
+}
+
+static mz_status build(mz_writer *writer)
+{
+    const mz_device_ops *ops = writer->device->ops;
+    const mz_save_job *job = &writer->job;
+    const size_t bytes = (size_t)count_elements(job->shards, job->n_shards) * sizeof(float);
+    mz_status status = ops->alloc_pinned(writer->device, bytes ? bytes : 1, (void **)&writer->snapshot);
+    if (status)
+        return status;
+    memset(writer->snapshot, 0, bytes); /* the pages are there before the first save has to wait for them */
+    status = ops->stream_create(writer->device, MZ_STREAM_COPY, &writer->stream);
+    return status ? status : start_thread(writer);
+}
+
+static mz_status agree(mz_world *world, mz_status status, const char *where)
+{
+    return world->size > 1 ? mz_agree(world, status, where) : status;
+}
+
+mz_status mz_writer_create(mz_world *world, mz_device *device, const mz_shard *shards, int64_t n_shards,
+                           double rate_bytes_per_second, mz_writer **writer)
+{
+    mz_writer *w = mz_calloc(1, sizeof *w);
+    mz_status status = w ? MZ_OK : MZ_ERR_MEMORY;
+    if (w) {
+        pthread_mutex_init(&w->lock, NULL);
+        pthread_cond_init(&w->changed, NULL);
+        w->world = world;
+        w->device = device;
+        w->comm = MPI_COMM_NULL;
+        w->job = (mz_save_job){.rank = world->rank,
+                               .size = world->size,
+                               .shards = shards,
+                               .n_shards = n_shards,
+                               .rate_bytes_per_second = rate_bytes_per_second};
+        status = build(w);
+        w->job.values = w->snapshot;
+    }
+    status = agree(world, status, "creating the checkpoint writer");
+    if (!status && world->size > 1) {
+        status = mz_mpi_check(MPI_Comm_dup(world->comm, &w->comm), "MPI_Comm_dup");
+        if (!status)
+            status = mz_mpi_check(MPI_Comm_set_errhandler(w->comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+        w->job.comm = w->comm;
+    }
+    if (status) {
+        mz_writer_destroy(w);
+        return status;
+    }
+    *writer = w;
+    return MZ_OK;
+}
+
+static void forget_job(mz_writer *writer)
+{
+    mz_free((char *)writer->job.run_folder);
+    mz_free((char *)writer->job.state);
+    writer->job.run_folder = writer->job.state = NULL;
+}
+
+void mz_writer_destroy(mz_writer *writer)
+{
+    if (!writer)
+        return;
+    if (writer->has_thread) {
+        pthread_mutex_lock(&writer->lock);
+        writer->quit = true;
+        pthread_cond_broadcast(&writer->changed);
+        pthread_mutex_unlock(&writer->lock);
+        pthread_join(writer->thread, NULL);
+    }
+    if (writer->comm != MPI_COMM_NULL)
+        MPI_Comm_free(&writer->comm);
+    if (writer->stream)
+        writer->device->ops->stream_destroy(writer->stream);
+    if (writer->snapshot)
+        writer->device->ops->free_pinned(writer->device, writer->snapshot);
+    forget_job(writer);
+    pthread_cond_destroy(&writer->changed);
+    pthread_mutex_destroy(&writer->lock);
+    mz_free(writer);
+}
+
+/* ---- saving ---- */
+
+static mz_status check_state(const char *state)
+{
+    json_error_t error;
+    json_t *json = json_loads(state, JSON_REJECT_DUPLICATES, &error);
+    const bool object = json_is_object(json);
+    mz_status status =
+        object ? MZ_OK
+               : mz_fail(MZ_ERR_ARGUMENT, "checkpoint state: expected a JSON object, found %s (line %d)",
+                         json ? "another value" : error.text, json ? 1 : error.line);
+    json_decref(json);
+    return status;
+}
+
+static mz_status set_job(mz_writer *writer, const mz_save_request *request)
+{
+    forget_job(writer);
+    if (!request->run_folder || request->step < 0 || request->keep < 0)
+        return mz_fail(MZ_ERR_ARGUMENT, "checkpoint: expected a folder, a step and a number to keep from 0 on");
+    const char *state = writer->world->rank == 0 && request->state ? request->state : "{}";
+    mz_status status = check_state(state);
+    if (status)
+        return status;
+    writer->job.step = request->step;
+    writer->job.keep = request->keep;
+    writer->job.run_folder = mz_strdup(request->run_folder);
+    writer->job.state = mz_strdup(state);
+    return writer->job.run_folder && writer->job.state ? MZ_OK : MZ_ERR_MEMORY;
+}
+
+static mz_status snapshot(mz_writer *writer)
+{
+    const mz_device_ops *ops = writer->device->ops;
+    float *dst = writer->snapshot;
+    mz_status status = MZ_OK;
+    for (int64_t i = 0; i < writer->job.n_shards && !status; i++) {
+        const mz_shard *shard = &writer->job.shards[i];
+        if (shard->count)
+            status = ops->copy(writer->stream, dst, shard->data, (size_t)shard->count * sizeof *dst);
+        dst += shard->count;
+    }
+    mz_status synced = ops->stream_sync(writer->stream);
+    return status ? status : synced;
+}
+
+static mz_status check_same(mz_writer *writer, const mz_save_request *request)
+{
+    if (writer->world->size == 1)
+        return MZ_OK;
+    char *text = mz_strprintf("%lld %s", (long long)request->step, request->run_folder ? request->run_folder : "");
+    mz_status status = agree(writer->world, text ? MZ_OK : MZ_ERR_MEMORY, "saving a checkpoint");
+    if (!status)
+        status = mz_agree_same(writer->world, text, strlen(text), "step and folder of a checkpoint");
+    mz_free(text);
+    return status;
+}
+
+mz_status mz_writer_save(mz_writer *writer, const mz_save_request *request)
+{
+    const double start = mz_clock_seconds();
+    wait_idle(writer);
+    mz_status earlier = take_result(writer);
+    char *earlier_message = earlier ? mz_strdup(mz_last_error()) : NULL;
+    mz_status status = check_same(writer, request);
+    if (!status) {
+        status = set_job(writer, request);
+        if (!status)
+            status = snapshot(writer);
+        status = agree(writer->world, status, "taking a checkpoint's snapshot");
+    }
+    if (!status) {
+        pthread_mutex_lock(&writer->lock);
+        writer->busy = true;
+        pthread_cond_broadcast(&writer->changed);
+        pthread_mutex_unlock(&writer->lock);
+        if (!request->asynchronous) {
+            wait_idle(writer);
+            status = take_result(writer);
+        }
+    }
+    writer->blocked = mz_clock_seconds() - start;
+    if (!status && earlier)
+        status = mz_fail_adopt(earlier, earlier_message ? earlier_message : "an earlier checkpoint was not saved");
+    mz_free(earlier_message);
+    return status;
+}
+
+mz_status mz_writer_wait(mz_writer *writer)
+{
+    wait_idle(writer);
+    return take_result(writer);
+}
+
+void mz_writer_times(const mz_writer *writer, double *blocked, double *total, int64_t *bytes)
+{
+    mz_writer *w = (mz_writer *)writer;
+    pthread_mutex_lock(&w->lock);
+    *blocked = w->blocked;
+    *total = w->total;
+    *bytes = w->bytes;
+    pthread_mutex_unlock(&w->lock);
+}
