@@ -10,6 +10,15 @@ libmpizero_a_SOURCES += checkpoint/safetensors.h checkpoint/safetensors_header.h
 CKPT_SCRATCH = tests/checkpoint/scratch.c tests/checkpoint/scratch.h
 CKPT_SYNTHETIC = $(CKPT_SCRATCH) tests/checkpoint/synthetic.c tests/checkpoint/synthetic.h
 
+check_PROGRAMS += tests/checkpoint/reshard.np1 tests/checkpoint/reshard.np2 tests/checkpoint/reshard.np3 \
+	tests/checkpoint/reshard.np4
+TESTS += tests/checkpoint/reshard.np1 tests/checkpoint/reshard.np2 tests/checkpoint/reshard.np3 \
+	tests/checkpoint/reshard.np4
+tests_checkpoint_reshard_np1_SOURCES = tests/checkpoint/reshard.c $(CKPT_SYNTHETIC)
+tests_checkpoint_reshard_np2_SOURCES = $(tests_checkpoint_reshard_np1_SOURCES)
+tests_checkpoint_reshard_np3_SOURCES = $(tests_checkpoint_reshard_np1_SOURCES)
+tests_checkpoint_reshard_np4_SOURCES = $(tests_checkpoint_reshard_np1_SOURCES)
+
 if HAVE_CMOCKA
 check_PROGRAMS += tests/checkpoint/test_safetensors
 TESTS += tests/checkpoint/test_safetensors
