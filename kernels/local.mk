@@ -5,3 +5,9 @@ libmpizero_a_SOURCES += kernels/kernels.h kernels/check.h kernels/check.c kernel
 	kernels/ref/reduce.c kernels/ref/optim.c
 
 # Tests
+check_PROGRAMS += tests/kernels/test_kernels
+TESTS += tests/kernels/test_kernels
+tests_kernels_test_kernels_SOURCES = tests/kernels/test_kernels.c tests/kernels/harness.c tests/kernels/harness.h \
+	tests/kernels/cases_attention.c tests/kernels/cases_elementwise.c tests/kernels/cases_loss.c \
+	tests/kernels/cases_matmul.c tests/kernels/cases_optim.c tests/kernels/cases_reduce.c \
+	tests/kernels/cases_rows.c

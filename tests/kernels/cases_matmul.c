@@ -1,0 +1,134 @@
+#include <math.h>
+
+#include "tests/kernels/harness.h"
+
+typedef struct shape {
+    int64_t m, n, k, batch;
+} shape;
+
+typedef struct options {
+    bool trans_a, trans_b, accumulate, accumulate_bias_grad, keep_aux, with_bias, padded;
+    mz_dtype dtype, dtype_c;
+    mz_epilogue epilogue;
+    mz_activation activation;
+    float alpha;
+} options;
+
+/* Allowed: the rounding of the store, and fp32 sums of k products of numbers within 1. An activation is allowed to
+ * be that of the stored pre-activation. */
+static void one_case(harness *h, shape s, options o)
+{
+    int64_t pad = o.padded ? 3 : 0;
+    int64_t lda = (o.trans_a ? s.m : s.k) + pad, ldb = (o.trans_b ? s.k : s.n) + pad, ldc = s.n + pad;
+    int64_t size_a = (o.trans_a ? s.k : s.m) * lda + pad, size_b = (o.trans_b ? s.n : s.k) * ldb + pad;
+    int64_t size_c = s.m * ldc + pad;
+    bool of_a = o.epilogue == MZ_EPI_BGRAD_A, bias_grad = of_a || o.epilogue == MZ_EPI_BGRAD_B;
+    bool aux = o.epilogue == MZ_EPI_DACT || (o.epilogue == MZ_EPI_ACT && o.keep_aux);
+    int64_t n_bias_grad = of_a ? s.m : s.n;
+
+    begin_case(h,
+               "m=%ld n=%ld k=%ld batch=%ld trans=%d%d %s->%s epilogue=%d activation=%d accumulate=%d%d padded=%d",
+               (long)s.m, (long)s.n, (long)s.k, (long)s.batch, o.trans_a, o.trans_b, mz_dtype_name(o.dtype),
+               mz_dtype_name(o.dtype_c), o.epilogue, o.activation, o.accumulate, o.accumulate_bias_grad, o.padded);
+    buffer *a = random_buffer(h, o.dtype, size_a * s.batch, -1, 1);
+    buffer *b = random_buffer(h, o.dtype, size_b * s.batch, -1, 1);
+    /* Between the rows of a padded C stand numbers that must stay. */
+    buffer *c = o.accumulate || o.padded ? random_buffer(h, o.dtype_c, size_c * s.batch, -1, 1)
+                                         : output_buffer(h, o.dtype_c, size_c * s.batch);
+    buffer *bias = o.with_bias ? random_buffer(h, o.dtype, s.n, -1, 1) : NULL;
+    buffer *x = !aux                        ? NULL
+                : o.epilogue == MZ_EPI_DACT ? random_buffer(h, o.dtype, s.m * s.n, -4, 4)
+                                            : output_buffer(h, o.dtype, s.m * s.n);
+    buffer *db = !bias_grad               ? NULL
+                 : o.accumulate_bias_grad ? random_buffer(h, o.dtype_c, n_bias_grad, -1, 1)
+                                          : output_buffer(h, o.dtype_c, n_bias_grad);
+    for (int side = 0; side < N_SIDES; side++) {
+        mz_matmul_args args = {
+            .m = s.m,
+            .n = s.n,
+            .k = s.k,
+            .batch = s.batch,
+            .trans_a = o.trans_a,
+            .trans_b = o.trans_b,
+            .a = at(a, side),
+            .b = at(b, side),
+            .c = at(c, side),
+            .lda = lda,
+            .ldb = ldb,
+            .ldc = ldc,
+            .stride_a = size_a,
+            .stride_b = size_b,
+            .stride_c = size_c,
+            .dtype = o.dtype,
+            .dtype_c = o.dtype_c,
+            .alpha = o.alpha,
+            .accumulate = o.accumulate,
+            .epilogue = o.epilogue,
+            .activation = o.activation,
+            .bias = at(bias, side),
+            .aux = at(x, side),
+            .bias_grad = at(db, side),
+            .accumulate_bias_grad = o.accumulate_bias_grad,
+        };
+        launched(h, h->kernels[side]->matmul(&args, h->streams[side]));
+    }
+    double sums = unit(MZ_F32) * (double)(s.k + 8), absolute = sums;
+    if (o.epilogue == MZ_EPI_ACT || o.epilogue == MZ_EPI_DACT)
+        absolute += 2.0 * unit(o.dtype) + 4e-6 * sqrt((double)s.k + 1.0);
+    compare(h, c, "C", 2.1 * unit(o.dtype_c), absolute);
+    if (o.epilogue == MZ_EPI_ACT && x)
+        compare(h, x, "aux", 2.1 * unit(o.dtype), sums);
+    if (db)
+        compare(h, db, "bias_grad", 2.1 * unit(o.dtype_c), sums);
+    end_case(h);
+}
+
+static void each_epilogue(harness *h, shape s, options o)
+{
+    for (int activation = 0; activation < MZ_N_ACTIVATIONS; activation++) {
+        o.activation = (mz_activation)activation;
+        o.epilogue = MZ_EPI_ACT;
+        o.keep_aux = activation % 2;
+        o.with_bias = activation % 3 != 0;
+        one_case(h, s, o);
+        o.with_bias = false;
+        o.epilogue = MZ_EPI_DACT;
+        one_case(h, s, o);
+    }
+    o.activation = MZ_ACT_NONE;
+    o.epilogue = MZ_EPI_BGRAD_A;
+    one_case(h, s, o);
+    o.epilogue = MZ_EPI_BGRAD_B;
+    one_case(h, s, o);
+    o.accumulate_bias_grad = true;
+    one_case(h, s, o);
+    o.epilogue = MZ_EPI_BGRAD_A;
+    one_case(h, s, o);
+    o.epilogue = MZ_EPI_BIAS;
+    o.with_bias = true;
+    one_case(h, s, o);
+}
+
+void test_matmul(harness *h)
+{
+    static const shape shapes[] = {{1, 1, 1, 1},   {3, 5, 7, 1},    {17, 33, 1, 1},   {1, 64, 50, 1},
+                                   {40, 1, 19, 1}, {64, 48, 32, 1}, {65, 31, 130, 1}, {5, 9, 11, 3},
+                                   {16, 8, 24, 4}, {4, 6, 0, 1},    {0, 5, 5, 1},     {5, 0, 5, 1},
+                                   {5, 5, 5, 0}};
+    begin_slot(h, "matmul");
+    for (int d = 0; d < N_STORAGE_DTYPES; d++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            for (int flags = 0; flags < 32; flags++) {
+                options o = {.trans_a = flags & 1,
+                             .trans_b = flags & 2,
+                             .accumulate = flags & 4,
+                             .padded = flags & 16,
+                             .dtype = storage_dtypes[d],
+                             .alpha = flags & 4 ? 1.0f : 0.5f,
+                             .dtype_c = flags & 8 ? MZ_F32 : storage_dtypes[d]};
+                one_case(h, shapes[i], o);
+                if (flags < 8 && (i == 1 || i == 6))
+                    each_epilogue(h, shapes[i], o);
+            }
+    end_slot(h);
+}

@@ -1,0 +1,125 @@
+#include "tests/kernels/harness.h"
+
+enum { N_CHUNKS = 3 };
+
+typedef struct variant {
+    const char *name;
+    mz_optim_kind kind;
+    mz_optim_hyper hyper;
+} variant;
+
+static const variant variants[] = {
+    {"adamw",
+     MZ_OPTIM_ADAMW,
+     {.lr = 0.01f,
+      .beta1 = 0.9f,
+      .beta2 = 0.999f,
+      .eps = 1e-8f,
+      .bias_correction1 = 0.19f,
+      .bias_correction2 = 0.002f}},
+    {"adam",
+     MZ_OPTIM_ADAM,
+     {.lr = 0.01f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-6f, .bias_correction1 = 1, .bias_correction2 = 1}},
+    {"sgd", MZ_OPTIM_SGD, {.lr = 0.1f}},
+    {"sgd momentum", MZ_OPTIM_SGD, {.lr = 0.1f, .momentum = 0.9f, .dampening = 0.1f}},
+    {"sgd first step", MZ_OPTIM_SGD, {.lr = 0.1f, .momentum = 0.9f, .dampening = 0.1f, .first_step = 1}},
+    {"sgd nesterov", MZ_OPTIM_SGD, {.lr = 0.1f, .momentum = 0.9f, .nesterov = 1}},
+    {"adagrad", MZ_OPTIM_ADAGRAD, {.lr = 0.1f, .eps = 1e-10f}},
+    {"lion", MZ_OPTIM_LION, {.lr = 0.001f, .beta1 = 0.9f, .beta2 = 0.99f}},
+};
+enum { N_VARIANTS = sizeof variants / sizeof *variants };
+
+/* What one chunk points to. */
+typedef struct chunk {
+    int64_t n;
+    buffer *master, *state1, *state2, *grad, *param;
+} chunk;
+
+static chunk make_chunk(harness *h, const variant *v, int64_t n, mz_dtype grad_dtype, mz_dtype param_dtype)
+{
+    bool moments = v->kind == MZ_OPTIM_ADAMW || v->kind == MZ_OPTIM_ADAM;
+    bool stateless = v->kind == MZ_OPTIM_SGD && v->hyper.momentum == 0.0f;
+    double low = v->kind == MZ_OPTIM_ADAGRAD ? 0.1 : -0.5;
+    return (chunk){.n = n,
+                   .master = random_buffer(h, MZ_F32, n, -1, 1),
+                   .state1 = stateless ? NULL : random_buffer(h, MZ_F32, n, low, 0.5),
+                   .state2 = moments ? random_buffer(h, MZ_F32, n, 0.0, 0.2) : NULL,
+                   .grad = random_buffer(h, grad_dtype, n, -2, 2),
+                   .param = param_dtype == MZ_F32 ? NULL : output_buffer(h, param_dtype, n)};
+}
+
+/* The table of chunks as each side sees it. */
+static buffer *chunk_table(harness *h, const chunk *c)
+{
+    static mz_optim_chunk tables[N_SIDES][N_CHUNKS];
+    const void *data[N_SIDES];
+    for (int side = 0; side < N_SIDES; side++) {
+        for (int i = 0; i < N_CHUNKS; i++)
+            tables[side][i] = (mz_optim_chunk){.master = at(c[i].master, side),
+                                               .state1 = at(c[i].state1, side),
+                                               .state2 = at(c[i].state2, side),
+                                               .grad = at(c[i].grad, side),
+                                               .param = at(c[i].param, side),
+                                               .n = c[i].n,
+                                               .weight_decay = i == 1 ? 0.0f : 0.1f,
+                                               .lr_scale = i == 2 ? 0.5f : 1.0f};
+        data[side] = tables[side];
+    }
+    return sided_buffer(h, data, sizeof tables[0]);
+}
+
+/* Allowed: a few roundings of numbers within 2, and what a division by a small root makes of them. */
+static void one_case(harness *h, const variant *v, mz_dtype grad_dtype, mz_dtype param_dtype, bool nonfinite)
+{
+    static const int64_t sizes[N_CHUNKS] = {1, 257, 1003};
+    float grad_scale = 0.25f;
+    uint64_t bad = nonfinite ? 2 : 0;
+    begin_case(h, "%s grad %s param %s nonfinite=%d", v->name, mz_dtype_name(grad_dtype),
+               mz_dtype_name(param_dtype), nonfinite);
+    chunk c[N_CHUNKS];
+    int64_t n_elements = 0;
+    for (int i = 0; i < N_CHUNKS; i++) {
+        c[i] = make_chunk(h, v, sizes[i], grad_dtype, param_dtype);
+        n_elements += sizes[i];
+    }
+    set_element(h, c[1].grad, 5, 0.0f);
+    if (c[1].state2)
+        set_element(h, c[1].state2, 5, 0.0f);
+    if (c[1].state1)
+        set_element(h, c[1].state1, 5, 0.0f);
+    buffer *table = chunk_table(h, c), *hyper = data_buffer(h, &v->hyper, sizeof v->hyper);
+    buffer *scale = data_buffer(h, &grad_scale, sizeof grad_scale), *bads = data_buffer(h, &bad, sizeof bad);
+    for (int side = 0; side < N_SIDES; side++) {
+        mz_optim_args args = {.kind = v->kind,
+                              .chunks = at(table, side),
+                              .n_chunks = N_CHUNKS,
+                              .n_elements = n_elements,
+                              .hyper = at(hyper, side),
+                              .grad_scale = at(scale, side),
+                              .nonfinite = at(bads, side),
+                              .grad_dtype = grad_dtype,
+                              .param_dtype = param_dtype};
+        launched(h, h->kernels[side]->optim(&args, h->streams[side]));
+    }
+    for (int i = 0; !nonfinite && i < N_CHUNKS; i++) {
+        compare(h, c[i].master, "master", 4e-7, 1e-6);
+        if (c[i].state1)
+            compare(h, c[i].state1, "state1", 4e-7, 2e-7);
+        if (c[i].state2)
+            compare(h, c[i].state2, "state2", 4e-7, 2e-7);
+        if (c[i].param)
+            compare(h, c[i].param, "param", 2.1 * unit(param_dtype), 1e-6);
+    }
+    end_case(h); /* sees that a step with infinities leaves everything as it is */
+}
+
+void test_optim(harness *h)
+{
+    begin_slot(h, "optim");
+    for (int i = 0; i < N_VARIANTS; i++)
+        for (int g = 0; g < N_STORAGE_DTYPES; g++)
+            for (int p = 0; p < N_STORAGE_DTYPES; p++)
+                for (int nonfinite = 0; nonfinite < 2; nonfinite++)
+                    one_case(h, &variants[i], storage_dtypes[g], storage_dtypes[p], nonfinite);
+    end_slot(h);
+}
