@@ -220,6 +220,11 @@ int64_t mz_bpe_n_ids(const mz_bpe *bpe)
     return bpe->n_ids;
 }
 
+bool mz_bpe_adds_prefix(const mz_bpe *bpe)
+{
+    return bpe->pretokenizer.add_prefix_space;
+}
+
 uint64_t mz_bpe_fingerprint(const mz_bpe *bpe)
 {
     const uint8_t flags[2] = {bpe->pretokenizer.add_prefix_space, bpe->pretokenizer.no_prefix_before_blank};

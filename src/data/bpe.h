@@ -46,6 +46,7 @@ mz_status mz_bpe_seal(mz_bpe *bpe, int32_t unknown_id);
 
 int64_t mz_bpe_n_ids(const mz_bpe *bpe);                                /* largest id + 1 */
 int32_t mz_bpe_find(const mz_bpe *bpe, const char *text, size_t bytes); /* -1: no such token */
+bool mz_bpe_adds_prefix(const mz_bpe *bpe);                             /* a space in front of each text */
 uint64_t mz_bpe_fingerprint(const mz_bpe *bpe);
 
 mz_status mz_bpe_encoder_create(const mz_bpe *bpe, mz_bpe_encoder **encoder);

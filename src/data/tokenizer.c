@@ -7,6 +7,7 @@
 #include "core/memory.h"
 #include "data/hash.h"
 #include "data/tokenizer_files.h"
+#include "data/tokenizer_pieces.h"
 #include "data/utf8.h"
 
 enum { BYTE_END = 256, BYTE_VOCAB = 257 };
@@ -20,6 +21,7 @@ struct mz_tokenizer {
     char *name, *folder;
     mz_tokenizer_parts parts; /* bpe NULL: the byte tokenizer */
     bool begins_added[256];   /* first bytes of added tokens */
+    bool one_piece;           /* no place is safe to cut a text at */
     pthread_mutex_t lock;     /* of the idle encoders, which keep their caches of words between calls */
     idle_encoder *idle;
 };
@@ -41,8 +43,12 @@ mz_status mz_tokenizer_open(const char *spec, mz_tokenizer **out)
         if (status)
             goto fail;
     }
-    for (int i = 0; i < tokenizer->parts.n_added; i++)
-        tokenizer->begins_added[(uint8_t)tokenizer->parts.added[i].text[0]] = true;
+    tokenizer->one_piece = tokenizer->parts.bpe && mz_bpe_adds_prefix(tokenizer->parts.bpe);
+    for (int i = 0; i < tokenizer->parts.n_added; i++) {
+        const mz_added_token *added = &tokenizer->parts.added[i];
+        tokenizer->begins_added[(uint8_t)added->text[0]] = true;
+        tokenizer->one_piece |= added->strip_left || added->strip_right || strchr(added->text, '\n');
+    }
     *out = tokenizer;
     return MZ_OK;
 fail:
@@ -210,6 +216,33 @@ mz_status mz_tokenizer_encode(const mz_tokenizer *tokenizer, const char *text, s
     if (!status)
         *n = out.n;
     return status;
+}
+
+mz_status mz_tokenizer_append(int32_t **ids, int64_t *n, int64_t *capacity, int32_t id)
+{
+    mz_ids out = {*ids, *n, *capacity};
+    const mz_status status = mz_ids_reserve(&out, 1);
+    if (!status)
+        out.ids[out.n++] = id;
+    *ids = out.ids;
+    *n = out.n;
+    *capacity = out.capacity;
+    return status;
+}
+
+/* A line's end between two characters that are not white space is a word of its own, whatever stands around it. */
+bool mz_tokenizer_may_cut(const mz_tokenizer *tokenizer, const char *text, size_t bytes, size_t cut)
+{
+    if (!tokenizer->parts.bpe)
+        return true;
+    if (tokenizer->one_piece || cut < 2 || cut >= bytes)
+        return false;
+    size_t before = cut - 2; /* the first byte of the last character before the line's end */
+    while (before > 0 && cut - before < 5 && ((uint8_t)text[before] & 0xc0) == 0x80)
+        before--;
+    uint32_t left, right;
+    return mz_utf8_decode(text + before, cut - before, &left) && !mz_utf8_is_blank(left) &&
+           mz_utf8_decode(text + cut, bytes - cut, &right) && !mz_utf8_is_blank(right);
 }
 
 /* ---- ids to text ---- */

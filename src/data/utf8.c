@@ -55,3 +55,10 @@ size_t mz_utf8_valid_prefix(const char *text, size_t bytes)
     }
     return bytes;
 }
+
+bool mz_utf8_is_blank(uint32_t code)
+{
+    return (code >= 0x09 && code <= 0x0d) || code == 0x20 || code == 0x85 || code == 0xa0 || code == 0x1680 ||
+           (code >= 0x2000 && code <= 0x200a) || code == 0x2028 || code == 0x2029 || code == 0x202f ||
+           code == 0x205f || code == 0x3000;
+}

@@ -2,6 +2,7 @@
 #ifndef MZ_DATA_UTF8_H
 #define MZ_DATA_UTF8_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,5 +14,8 @@ int mz_utf8_decode(const char *text, size_t bytes, uint32_t *code);
 
 /* Writes a code point, at most 4 bytes; returns their number. */
 int mz_utf8_encode(uint32_t code, char *text);
+
+/* Unicode's White_Space property. */
+bool mz_utf8_is_blank(uint32_t code);
 
 #endif
