@@ -22,14 +22,14 @@
 /* ---- start-up and topology ---- */
 
 typedef struct mz_world {
-    MPI_Comm comm;       /* duplicate of MPI_COMM_WORLD, owned */
+    MPI_Comm comm; /* duplicate of MPI_COMM_WORLD, owned */
     int rank, size;
-    int node, n_nodes;   /* numbered in order of their lowest rank */
+    int node, n_nodes; /* numbered in order of their lowest rank */
     int local_rank, local_size;
-    int *node_of;        /* [size] node of each rank */
-    int *local_rank_of;  /* [size] */
+    int *node_of;       /* [size] node of each rank */
+    int *local_rank_of; /* [size] */
     char host[256];
-    bool owns_mpi;       /* we called MPI_Init_thread */
+    bool owns_mpi;          /* we called MPI_Init_thread */
     double timeout_seconds; /* deadline of collectives */
 } mz_world;
 

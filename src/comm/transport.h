@@ -15,14 +15,28 @@ typedef struct mz_op_info {
     const char *kind; /* "all_gather" */
     const char *label;
     int64_t count;
-    double deadline; /* mz_clock_seconds() at which to give up */
+    uint64_t signature; /* of all that must be equal on every rank: kind, types, counts, root */
+    double seconds;     /* the time limit */
+    double deadline;    /* mz_clock_seconds() at which it ends */
 } mz_op_info;
+
+/* Who is who in a comm or on a node, borrowed by the transports: ranks[i] is member i's world rank, for messages.
+ */
+typedef struct mz_members {
+    const int *ranks;
+    int rank, size; /* mine, among them */
+} mz_members;
 
 typedef struct mz_node_transport mz_node_transport;
 typedef struct mz_node_ops {
     const char *name;
     void (*destroy)(mz_node_transport *node);
-    /* Semantics of comm.h over the node's ranks; blocking on the CPU, stream-ordered on a GPU. */
+    /* This rank is in collective `op` from now on; the calls that follow are parts of it. Does not wait. */
+    void (*begin)(mz_node_transport *node, const mz_op_info *op);
+    /* Makes the members' present and later calls fail with this. The first failure stays. */
+    void (*abort)(mz_node_transport *node, mz_status status, const char *message);
+    /* The segments' semantics are those of comm.h over the node's ranks; blocking on the CPU, stream-ordered on a
+     * GPU. */
     mz_status (*all_gather)(mz_node_transport *node, const mz_op_info *op, const mz_segment *segments, int n,
                             mz_dtype dtype, mz_stream *stream);
     mz_status (*reduce_scatter)(mz_node_transport *node, const mz_op_info *op, const mz_segment *segments, int n,
@@ -43,7 +57,10 @@ typedef struct mz_wire_request mz_wire_request;
 typedef struct mz_wire_ops {
     const char *name;
     void (*destroy)(mz_wire_transport *wire);
-    /* Non-blocking pieces between peers (ranks within the comm). At most `max_requests` in flight. */
+    /* As the node transport's, but also when no call is waiting: the next one finds the failure. */
+    void (*abort)(mz_wire_transport *wire, mz_status status, const char *message);
+    /* Non-blocking pieces between peers (ranks within the comm). At most `max_requests` in flight. What one
+     * rank sends to another arrives in that order; the first piece of a collective carries its identity. */
     mz_status (*send)(mz_wire_transport *wire, const mz_op_info *op, int peer, const void *data, size_t bytes,
                       mz_wire_request **request);
     mz_status (*recv)(mz_wire_transport *wire, const mz_op_info *op, int peer, void *data, size_t bytes,
@@ -55,5 +72,15 @@ struct mz_wire_transport {
     const mz_wire_ops *ops;
     double bytes_sent;
 };
+
+/* Collective over `group`, the ranks of one node in the order of `members`, whose array must outlive the transport.
+ * Each rank's staging takes slots of slot_bytes in shared memory. spin: wait actively for a moment
+ * before sleeping, for when every rank has a core. */
+mz_status mz_shm_create(MPI_Comm group, const mz_members *members, size_t slot_bytes, bool spin,
+                        mz_node_transport **node);
+
+/* Collective over `group`, the ranks of the comm in the order of `members`; both must outlive the transport.
+ * max_requests: sends and receives in flight. */
+mz_status mz_mpi_wire_create(MPI_Comm group, const mz_members *members, int max_requests, mz_wire_transport **wire);
 
 #endif

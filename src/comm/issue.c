@@ -1,0 +1,239 @@
+#include "comm/issue.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "comm/cursor.h"
+#include "comm/sum.h"
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/memory.h"
+
+struct mz_issued {
+    mz_issued *next; /* in the list of spares */
+    mz_comm *comm;
+    mz_collective what;
+    mz_op_info op;
+    mz_segment *segments; /* [3 * capacity]: the collective's own, then work space of the all-reduce */
+    int capacity;
+};
+
+static const char *const kind_names[MZ_N_COLLECTIVES] = {
+    [MZ_ALL_GATHER] = "all_gather", [MZ_REDUCE_SCATTER] = "reduce_scatter",
+    [MZ_ALL_REDUCE] = "all_reduce", [MZ_BROADCAST] = "broadcast",
+    [MZ_BARRIER] = "barrier",       [MZ_HOST_REDUCE] = "all_reduce_host"};
+
+/* ---- records ---- */
+
+static uint64_t hash_in(uint64_t hash, uint64_t value)
+{
+    for (int i = 0; i < 8; i++, value >>= 8)
+        hash = (hash ^ (value & 0xff)) * 0x100000001b3u; /* FNV-1a */
+    return hash;
+}
+
+static uint64_t signature_of(const mz_collective *what)
+{
+    uint64_t hash = hash_in(0xcbf29ce484222325u, (uint64_t)what->kind);
+    hash = hash_in(hash, (uint64_t)what->dtype);
+    hash = hash_in(hash, (uint64_t)what->root);
+    for (int i = 0; i < what->n_segments; i++)
+        hash = hash_in(hash, (uint64_t)what->segments[i].count);
+    return hash;
+}
+
+static mz_issued *take_record(mz_comm *comm)
+{
+    pthread_mutex_lock(&comm->lock);
+    mz_issued *record = comm->spares;
+    if (record)
+        comm->spares = record->next;
+    pthread_mutex_unlock(&comm->lock);
+    return record ? record : mz_calloc(1, sizeof *record);
+}
+
+static void give_record_back(mz_issued *record)
+{
+    mz_comm *comm = record->comm;
+    pthread_mutex_lock(&comm->lock);
+    record->next = comm->spares;
+    comm->spares = record;
+    pthread_mutex_unlock(&comm->lock);
+}
+
+void mz_comm_free_spares(mz_comm *comm)
+{
+    while (comm->spares) {
+        mz_issued *record = comm->spares;
+        comm->spares = record->next;
+        mz_free(record->segments);
+        mz_free(record);
+    }
+}
+
+static mz_status fill_record(mz_issued *record, mz_comm *comm, const mz_collective *what)
+{
+    record->comm = comm;
+    if (record->capacity < what->n_segments || !record->segments) {
+        int capacity = what->n_segments > 16 ? what->n_segments : 16;
+        mz_segment *segments = mz_realloc(record->segments, 3 * (size_t)capacity * sizeof *segments);
+        if (!segments)
+            return MZ_ERR_MEMORY;
+        record->segments = segments;
+        record->capacity = capacity;
+    }
+    record->what = *what;
+    record->what.segments = record->segments;
+    if (what->n_segments)
+        memcpy(record->segments, what->segments, (size_t)what->n_segments * sizeof *what->segments);
+    record->op = (mz_op_info){.kind = kind_names[what->kind],
+                              .label = what->label ? what->label : "no label",
+                              .count = mz_segments_count(what->segments, what->n_segments),
+                              .signature = signature_of(what)};
+    return MZ_OK;
+}
+
+/* ---- running ---- */
+
+void mz_comm_run_alone(const mz_collective *what)
+{
+    for (int i = 0; i < what->n_segments; i++) {
+        const mz_segment *s = &what->segments[i];
+        bool is_sum = what->kind == MZ_REDUCE_SCATTER || what->kind == MZ_ALL_REDUCE;
+        if (is_sum)
+            mz_comm_sum(s->recv, what->recv_dtype, &s->send, 1, what->dtype, s->count, what->scale,
+                        what->accumulate);
+        else if (s->recv != s->send && s->count)
+            memcpy(s->recv, s->send, (size_t)s->count * mz_dtype_size(what->dtype));
+    }
+}
+
+static mz_status execute(mz_issued *record)
+{
+    mz_comm *comm = record->comm;
+    const mz_collective *what = &record->what;
+    const mz_op_info *op = &record->op;
+    if (!comm->hier) {
+        mz_comm_run_alone(what);
+        return MZ_OK;
+    }
+    mz_hier_begin(comm->hier, op);
+    switch (what->kind) {
+    case MZ_ALL_GATHER:
+    case MZ_HOST_REDUCE:
+        return mz_hier_all_gather(comm->hier, op, what->segments, what->n_segments, what->dtype);
+    case MZ_REDUCE_SCATTER:
+        return mz_hier_reduce_scatter(comm->hier, op, what->segments, what->n_segments, what->dtype,
+                                      what->recv_dtype, what->scale, what->accumulate);
+    case MZ_ALL_REDUCE:
+        return mz_hier_all_reduce(comm->hier, &comm->plan, op, what->segments, what->n_segments, what->dtype,
+                                  what->scale, record->segments + record->capacity);
+    case MZ_BROADCAST:
+        return mz_hier_broadcast(comm->hier, op, what->segments, what->n_segments, what->dtype, what->root);
+    case MZ_BARRIER:
+        return mz_hier_barrier(comm->hier, op);
+    case MZ_N_COLLECTIVES:
+        break;
+    }
+    return mz_fail(MZ_ERR_INTERNAL, "collective of unknown kind %d", (int)what->kind);
+}
+
+/* Waits for the collectives issued before this one, which may be on other streams. */
+static mz_status await_turn(mz_issued *record)
+{
+    mz_comm *comm = record->comm;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (time_t)comm->world->timeout_seconds + 1;
+    mz_status status = MZ_OK;
+    int waited = 0;
+    pthread_mutex_lock(&comm->lock);
+    while (comm->turn < record->op.sequence && !comm->failed && !waited)
+        waited = pthread_cond_timedwait(&comm->turn_changed, &comm->lock, &until);
+    if (comm->failed)
+        status = mz_fail_adopt(comm->failed, comm->failed_message);
+    else if (comm->turn < record->op.sequence)
+        status = mz_fail(MZ_ERR_TIMEOUT,
+                         "%s #%" PRIu64 " (%s): this rank's own collective #%" PRIu64
+                         " did not run within %g s; its stream has failed or waits for something else",
+                         record->op.kind, record->op.sequence, record->op.label, comm->turn,
+                         comm->world->timeout_seconds);
+    pthread_mutex_unlock(&comm->lock);
+    return status;
+}
+
+/* The next may run, or nothing any more. */
+static void pass_turn(mz_issued *record, mz_status status, double seconds)
+{
+    mz_comm *comm = record->comm;
+    pthread_mutex_lock(&comm->lock);
+    if (status && !comm->failed) {
+        comm->failed = status;
+        snprintf(comm->failed_message, sizeof comm->failed_message, "%s", mz_last_error());
+    }
+    if (comm->turn <= record->op.sequence)
+        comm->turn = record->op.sequence + 1;
+    comm->stats.n_calls++;
+    comm->stats.seconds += seconds;
+    if (comm->hier)
+        mz_hier_bytes(comm->hier, &comm->stats.bytes_in_node, &comm->stats.bytes_between_nodes);
+    pthread_cond_broadcast(&comm->turn_changed);
+    pthread_mutex_unlock(&comm->lock);
+}
+
+/* What the other ranks are to fail with when this one did. */
+static void tell_others(const mz_comm *comm, mz_status status)
+{
+    char message[1024];
+    bool is_about_ranks = status == MZ_ERR_TIMEOUT || status == MZ_ERR_MISMATCH || status == MZ_ERR_PEER;
+    if (is_about_ranks)
+        snprintf(message, sizeof message, "%s", mz_last_error());
+    else
+        snprintf(message, sizeof message, "rank %d failed: %s", comm->world->rank, mz_last_error());
+    mz_hier_abort(comm->hier, is_about_ranks ? status : MZ_ERR_PEER, message);
+}
+
+static void sleep_seconds(double seconds)
+{
+    const struct timespec pause = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    nanosleep(&pause, NULL);
+}
+
+static mz_status run_record(void *arg)
+{
+    mz_issued *record = arg;
+    mz_comm *comm = record->comm;
+    double seconds = 0;
+    mz_status status = await_turn(record);
+    if (!status) {
+        if (comm->delay > 0)
+            sleep_seconds(comm->delay);
+        double begin = mz_clock_seconds();
+        record->op.seconds = comm->world->timeout_seconds;
+        record->op.deadline = begin + comm->world->timeout_seconds;
+        status = execute(record);
+        seconds = mz_clock_seconds() - begin;
+        if (status && comm->hier)
+            tell_others(comm, status);
+    }
+    pass_turn(record, status, seconds);
+    give_record_back(record);
+    return status;
+}
+
+mz_status mz_comm_issue(mz_comm *comm, const mz_collective *what, mz_stream *stream)
+{
+    mz_issued *record = take_record(comm);
+    if (!record)
+        return MZ_ERR_MEMORY;
+    mz_status status = fill_record(record, comm, what);
+    if (status) {
+        record->comm = comm;
+        give_record_back(record);
+        return status;
+    }
+    record->op.sequence = comm->n_issued++;
+    return stream ? comm->device->ops->host_call(stream, run_record, record) : run_record(record);
+}

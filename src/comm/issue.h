@@ -1,0 +1,63 @@
+/* From a call of comm.h to its run: each collective becomes a numbered record that its stream runs when its
+ * number's turn has come, so that the order is the same on all ranks even over several streams. */
+#ifndef MZ_COMM_ISSUE_H
+#define MZ_COMM_ISSUE_H
+
+#include <pthread.h>
+
+#include "comm/all_reduce.h"
+#include "comm/hier.h"
+
+enum { MZ_HOST_VALUES_MAX = 64 };
+
+typedef enum mz_collective_kind {
+    MZ_ALL_GATHER,
+    MZ_REDUCE_SCATTER,
+    MZ_ALL_REDUCE,
+    MZ_BROADCAST,
+    MZ_BARRIER,
+    MZ_HOST_REDUCE,
+    MZ_N_COLLECTIVES
+} mz_collective_kind;
+
+/* What is asked for; segments are borrowed for the call that issues it. */
+typedef struct mz_collective {
+    mz_collective_kind kind;
+    const mz_segment *segments;
+    int n_segments;
+    mz_dtype dtype, recv_dtype;
+    float scale;
+    bool accumulate;
+    int root;
+    const char *label;
+} mz_collective;
+
+typedef struct mz_issued mz_issued; /* the record */
+
+struct mz_comm {
+    mz_world *world;
+    mz_device *device;
+    MPI_Comm group;
+    mz_layout layout;
+    mz_hier *hier; /* NULL: one rank */
+    mz_all_reduce_plan plan;
+    double *host_values; /* [size][MZ_HOST_VALUES_MAX] */
+    double delay;
+    uint64_t n_issued;
+
+    pthread_mutex_t lock; /* of what follows */
+    pthread_cond_t turn_changed;
+    uint64_t turn; /* number of the collective that may run */
+    mz_issued *spares;
+    mz_status failed; /* the first failure, which all later collectives return */
+    char failed_message[1024];
+    mz_comm_stats stats;
+};
+
+/* Issues on a stream; NULL runs at once in the calling thread. */
+mz_status mz_comm_issue(mz_comm *comm, const mz_collective *collective, mz_stream *stream);
+/* What one rank alone has to do, on host memory. */
+void mz_comm_run_alone(const mz_collective *collective);
+void mz_comm_free_spares(mz_comm *comm);
+
+#endif

@@ -1,0 +1,366 @@
+/* The wire transport over MPI point-to-point messages.
+ *
+ * The first message of a collective to a peer is its card (sequence number, signature, what it is), so that a peer
+ * which is in another collective is found. MPI keeps the order of messages between two ranks, so that tags need not
+ * number them. A rank that fails tells all others with a message that every waiting rank looks for. */
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "comm/mpi_check.h"
+#include "comm/transport.h"
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/memory.h"
+
+enum { TAG_CARD = 1, TAG_DATA = 2, TAG_ABORT = 3 };
+
+/* A message goes in parts of at most this, since MPI counts in int. */
+static const size_t part_bytes_max = (size_t)1 << 30;
+/* A rank that waits only for ranks which are there themselves leaves the complaint to those who know more. */
+static const double grace_seconds = 1.0;
+
+typedef struct card {
+    uint64_t sequence, signature;
+    int64_t count;
+    char kind[24], label[72];
+} card;
+
+typedef struct abort_note {
+    int32_t status;
+    char message[1024];
+} abort_note;
+
+/* What passed between this rank and one peer. */
+typedef struct peer {
+    card out, in;
+    MPI_Request out_request, in_request;
+    uint64_t sent, asked, arrived; /* sequence number, plus one, of the newest card of each kind */
+} peer;
+
+struct mz_wire_request {
+    mz_wire_request *next_free;
+    MPI_Request mpi;
+    int peer;
+    bool is_recv;
+};
+
+typedef struct mpi_wire {
+    mz_wire_transport base;
+    MPI_Comm comm;
+    mz_members members;
+    peer *peers;               /* [size] */
+    mz_wire_request *requests; /* [n_requests] */
+    int n_requests;
+    mz_wire_request *free_requests;
+    abort_note note;
+    MPI_Request *note_requests; /* [size] */
+    bool aborted;
+} mpi_wire;
+
+static mz_status open_card_out(mpi_wire *wire, const mz_op_info *op, int to)
+{
+    peer *p = &wire->peers[to];
+    if (p->sent == op->sequence + 1)
+        return MZ_OK;
+    mz_status status = mz_mpi_wait(&p->out_request, op->deadline, "MPI_Isend"); /* the last one, long gone */
+    if (status == MZ_ERR_TIMEOUT)
+        return mz_fail(MZ_ERR_TIMEOUT, "%s #%" PRIu64 " (%s): rank %d takes no messages for %g s", op->kind,
+                       op->sequence, op->label, wire->members.ranks[to], op->seconds);
+    if (status)
+        return status;
+    p->sent = op->sequence + 1;
+    p->out.sequence = op->sequence;
+    p->out.signature = op->signature;
+    p->out.count = op->count;
+    snprintf(p->out.kind, sizeof p->out.kind, "%s", op->kind);
+    snprintf(p->out.label, sizeof p->out.label, "%s", op->label);
+    return mz_mpi_check(MPI_Isend(&p->out, sizeof p->out, MPI_BYTE, to, TAG_CARD, wire->comm, &p->out_request),
+                        "MPI_Isend");
+}
+
+static mz_status open_card_in(mpi_wire *wire, const mz_op_info *op, int from)
+{
+    peer *p = &wire->peers[from];
+    if (p->asked == op->sequence + 1)
+        return MZ_OK;
+    p->asked = op->sequence + 1;
+    return mz_mpi_check(MPI_Irecv(&p->in, sizeof p->in, MPI_BYTE, from, TAG_CARD, wire->comm, &p->in_request),
+                        "MPI_Irecv");
+}
+
+static mz_status take_request(mpi_wire *wire, int peer_rank, bool is_recv, size_t bytes, mz_wire_request **request)
+{
+    mz_wire_request *r = wire->free_requests;
+    if (!r || bytes > part_bytes_max)
+        return mz_fail(MZ_ERR_INTERNAL, "wire: %s",
+                       r ? "a message of more than 1 GiB" : "too many messages in flight");
+    wire->free_requests = r->next_free;
+    r->peer = peer_rank;
+    r->is_recv = is_recv;
+    r->mpi = MPI_REQUEST_NULL;
+    *request = r;
+    return MZ_OK;
+}
+
+static mz_status wire_send(mz_wire_transport *base, const mz_op_info *op, int to, const void *data, size_t bytes,
+                           mz_wire_request **request)
+{
+    mpi_wire *wire = (mpi_wire *)base;
+    mz_status status = open_card_out(wire, op, to);
+    if (!status)
+        status = take_request(wire, to, false, bytes, request);
+    if (!status)
+        status = mz_mpi_check(MPI_Isend(data, (int)bytes, MPI_BYTE, to, TAG_DATA, wire->comm, &(*request)->mpi),
+                              "MPI_Isend");
+    if (!status)
+        base->bytes_sent += (double)bytes;
+    return status;
+}
+
+static mz_status wire_recv(mz_wire_transport *base, const mz_op_info *op, int from, void *data, size_t bytes,
+                           mz_wire_request **request)
+{
+    mpi_wire *wire = (mpi_wire *)base;
+    mz_status status = open_card_in(wire, op, from);
+    if (!status)
+        status = take_request(wire, from, true, bytes, request);
+    if (!status)
+        status = mz_mpi_check(MPI_Irecv(data, (int)bytes, MPI_BYTE, from, TAG_DATA, wire->comm, &(*request)->mpi),
+                              "MPI_Irecv");
+    return status;
+}
+
+static mz_status compare_card(const mpi_wire *wire, const mz_op_info *op, int from)
+{
+    const card *in = &wire->peers[from].in;
+    if (in->sequence == op->sequence && in->signature == op->signature)
+        return MZ_OK;
+    return mz_fail(MZ_ERR_MISMATCH,
+                   "collective #%" PRIu64 ": rank %d is at %s of %" PRId64
+                   " elements (%s), rank %d at %s of %" PRId64
+                   " elements (%s): all ranks must issue the same collectives in the same order",
+                   op->sequence, wire->members.ranks[wire->members.rank], op->kind, op->count, op->label,
+                   wire->members.ranks[from], in->kind, in->count, in->label);
+}
+
+/* Looks for the cards still awaited from the requests' peers. */
+static mz_status take_cards(mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n)
+{
+    for (int i = 0; i < n; i++) {
+        peer *p = &wire->peers[requests[i]->peer];
+        if (!requests[i]->is_recv || p->arrived == op->sequence + 1)
+            continue;
+        int done = 0;
+        mz_status status = mz_mpi_check(MPI_Test(&p->in_request, &done, MPI_STATUS_IGNORE), "MPI_Irecv");
+        if (!status && done) {
+            p->arrived = op->sequence + 1;
+            status = compare_card(wire, op, requests[i]->peer);
+        }
+        if (status)
+            return status;
+    }
+    return MZ_OK;
+}
+
+/* Has another rank of the comm failed? */
+static mz_status look_for_abort(mpi_wire *wire)
+{
+    int found = 0;
+    MPI_Status from;
+    mz_status status = mz_mpi_check(MPI_Iprobe(MPI_ANY_SOURCE, TAG_ABORT, wire->comm, &found, &from), "MPI_Iprobe");
+    if (status || !found)
+        return status;
+    abort_note note = {0};
+    status = mz_mpi_check(
+        MPI_Recv(&note, sizeof note, MPI_BYTE, from.MPI_SOURCE, TAG_ABORT, wire->comm, MPI_STATUS_IGNORE),
+        "MPI_Recv");
+    if (status)
+        return status;
+    wire->aborted = true; /* everybody has been told already */
+    return mz_fail_adopt((mz_status)note.status, note.message);
+}
+
+/* Do all open requests wait for peers that are in the collective? */
+static bool all_arrived(const mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (requests[i]->mpi != MPI_REQUEST_NULL && wire->peers[requests[i]->peer].arrived != op->sequence + 1)
+            return false;
+    return true;
+}
+
+static mz_status late(const mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n,
+                      bool all_there)
+{
+    char names[256] = "";
+    size_t used = 0;
+    int n_missing = 0, last = -1;
+    for (int i = 0; i < n; i++) {
+        int who = requests[i]->peer;
+        bool there = wire->peers[who].arrived == op->sequence + 1;
+        if (requests[i]->mpi == MPI_REQUEST_NULL || who == last || there != all_there)
+            continue;
+        last = who;
+        if (n_missing++ < 16)
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s%d", n_missing > 1 ? ", " : "",
+                                     wire->members.ranks[who]);
+    }
+    return mz_fail(MZ_ERR_TIMEOUT, "%s #%" PRIu64 " (%s): rank%s %s%s %s within %g s", op->kind, op->sequence,
+                   op->label, n_missing > 1 ? "s" : "", names, n_missing > 16 ? ", ..." : "",
+                   all_there ? "arrived, but got no further" : "did not arrive", op->seconds);
+}
+
+static void pause_after(long tries)
+{
+    const struct timespec nap = {0, tries < 2000 ? 20000 : 200000};
+    if (tries < 200)
+        sched_yield();
+    else
+        nanosleep(&nap, NULL);
+}
+
+static mz_status test_all(mz_wire_request *const *requests, int n, int *n_done)
+{
+    *n_done = 0;
+    for (int i = 0; i < n; i++) {
+        int done = requests[i]->mpi == MPI_REQUEST_NULL;
+        if (!done) {
+            mz_status status = mz_mpi_check(MPI_Test(&requests[i]->mpi, &done, MPI_STATUS_IGNORE),
+                                            requests[i]->is_recv ? "MPI_Irecv" : "MPI_Isend");
+            if (status)
+                return status;
+        }
+        *n_done += done;
+    }
+    return MZ_OK;
+}
+
+static bool cards_complete(const mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (requests[i]->is_recv && wire->peers[requests[i]->peer].arrived != op->sequence + 1)
+            return false;
+    return true;
+}
+
+/* Cards before data: data of an unlike collective may not even fit. */
+static mz_status wait_for_all(mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n)
+{
+    for (long tries = 0;; tries++) {
+        int n_done = 0;
+        mz_status status = take_cards(wire, op, requests, n);
+        if (!status && cards_complete(wire, op, requests, n))
+            status = test_all(requests, n, &n_done);
+        if (status || n_done == n)
+            return status;
+        if (tries % 64 == 0)
+            status = look_for_abort(wire);
+        if (status)
+            return status;
+        bool all_there = all_arrived(wire, op, requests, n);
+        if (mz_clock_seconds() > op->deadline + (all_there ? grace_seconds : 0)) {
+            status = look_for_abort(wire);
+            return status ? status : late(wire, op, requests, n, all_there);
+        }
+        pause_after(tries);
+    }
+}
+
+static mz_status wire_wait(mz_wire_transport *base, const mz_op_info *op, mz_wire_request **requests, int n)
+{
+    mpi_wire *wire = (mpi_wire *)base;
+    mz_status status = wait_for_all(wire, op, requests, n);
+    for (int i = 0; i < n; i++) {
+        if (requests[i]->mpi != MPI_REQUEST_NULL) { /* after a failure only */
+            MPI_Cancel(&requests[i]->mpi);
+            MPI_Request_free(&requests[i]->mpi);
+        }
+        requests[i]->next_free = wire->free_requests;
+        wire->free_requests = requests[i];
+        requests[i] = NULL;
+    }
+    return status;
+}
+
+static void wire_abort(mz_wire_transport *base, mz_status status, const char *message)
+{
+    mpi_wire *wire = (mpi_wire *)base;
+    if (wire->aborted)
+        return;
+    wire->aborted = true;
+    wire->note.status = (int32_t)status;
+    snprintf(wire->note.message, sizeof wire->note.message, "%s", message);
+    for (int r = 0; r < wire->members.size; r++)
+        if (r != wire->members.rank)
+            MPI_Isend(&wire->note, sizeof wire->note, MPI_BYTE, r, TAG_ABORT, wire->comm, &wire->note_requests[r]);
+}
+
+static void release(MPI_Request *request)
+{
+    int done = 0;
+    if (*request == MPI_REQUEST_NULL)
+        return;
+    MPI_Test(request, &done, MPI_STATUS_IGNORE);
+    if (!done) {
+        MPI_Cancel(request);
+        MPI_Request_free(request);
+    }
+}
+
+static void wire_destroy(mz_wire_transport *base)
+{
+    mpi_wire *wire = (mpi_wire *)base;
+    if (!wire)
+        return;
+    for (int r = 0; wire->peers && r < wire->members.size; r++) {
+        release(&wire->peers[r].out_request);
+        release(&wire->peers[r].in_request);
+    }
+    for (int r = 0; wire->note_requests && r < wire->members.size; r++)
+        release(&wire->note_requests[r]);
+    mz_free(wire->peers);
+    mz_free(wire->requests);
+    mz_free(wire->note_requests);
+    mz_free(wire);
+}
+
+static const mz_wire_ops wire_ops = {.name = "MPI",
+                                     .destroy = wire_destroy,
+                                     .abort = wire_abort,
+                                     .send = wire_send,
+                                     .recv = wire_recv,
+                                     .wait = wire_wait};
+
+mz_status mz_mpi_wire_create(MPI_Comm group, const mz_members *members, int max_requests, mz_wire_transport **out)
+{
+    mpi_wire *wire = mz_calloc(1, sizeof *wire);
+    if (!wire)
+        return MZ_ERR_MEMORY;
+    wire->base.ops = &wire_ops;
+    wire->comm = group;
+    wire->members = *members;
+    wire->n_requests = max_requests;
+    wire->peers = mz_calloc((size_t)members->size, sizeof *wire->peers);
+    wire->requests = mz_calloc((size_t)max_requests, sizeof *wire->requests);
+    wire->note_requests = mz_calloc((size_t)members->size, sizeof(MPI_Request));
+    if (!wire->peers || !wire->requests || !wire->note_requests) {
+        for (int r = 0; wire->peers && r < members->size; r++)
+            wire->peers[r].out_request = wire->peers[r].in_request = MPI_REQUEST_NULL;
+        for (int r = 0; wire->note_requests && r < members->size; r++)
+            wire->note_requests[r] = MPI_REQUEST_NULL;
+        wire_destroy(&wire->base);
+        return MZ_ERR_MEMORY;
+    }
+    for (int r = 0; r < members->size; r++)
+        wire->peers[r].out_request = wire->peers[r].in_request = wire->note_requests[r] = MPI_REQUEST_NULL;
+    for (int i = 0; i < max_requests; i++) {
+        wire->requests[i].mpi = MPI_REQUEST_NULL;
+        wire->requests[i].next_free = i + 1 < max_requests ? &wire->requests[i + 1] : NULL;
+    }
+    wire->free_requests = wire->requests;
+    *out = &wire->base;
+    return MZ_OK;
+}

@@ -1,0 +1,65 @@
+/* How the ranks of a node wait for each other in shared memory, and find out who is late, gone or elsewhere.
+ *
+ * Every rank counts steps: `ready` of them have their data in its slots, `done` of them it has read from the
+ * others'. Both counters go on for ever (wrapping) and are futex words. Beside them each rank publishes which
+ * collective it is in; two such cards in turn, because a rank can be one collective ahead of another and no more.
+ */
+#ifndef MZ_COMM_SHM_SYNC_H
+#define MZ_COMM_SHM_SYNC_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "comm/shm_segment.h"
+#include "comm/transport.h"
+
+typedef struct mz_shm_card {
+    uint64_t sequence, signature;
+    int64_t count;
+    char kind[24], label[72];
+} mz_shm_card;
+
+/* One rank's state in shared memory. The two words have a cache line each. */
+typedef struct mz_shm_rank {
+    _Alignas(64) _Atomic uint32_t ready;
+    _Atomic uint32_t ready_sleepers;
+    _Alignas(64) _Atomic uint32_t done;
+    _Atomic uint32_t done_sleepers;
+    _Alignas(64) _Atomic uint64_t entered; /* sequence number of the newest card, plus one */
+    int32_t pid;
+    mz_shm_card cards[2];
+} mz_shm_rank;
+
+/* The first failure on this node. */
+typedef struct mz_shm_failure {
+    _Atomic uint32_t state; /* 0 none, 1 being written, 2 readable */
+    int32_t status;
+    char message[1024];
+} mz_shm_failure;
+
+typedef struct mz_shm_sync {
+    mz_shm_segment *segment;
+    mz_members members;
+    mz_shm_failure *failure;
+    mz_shm_rank *ranks; /* [members.size] */
+    uint64_t *checked;  /* [members.size]: sequence number, plus one, up to which a member's cards were compared */
+    int spin;           /* looks at a word before sleeping */
+} mz_shm_sync;
+
+typedef enum mz_shm_word { MZ_SHM_READY, MZ_SHM_DONE } mz_shm_word;
+
+/* Bytes of shared memory that `size` ranks need; *sync then lies over `memory`. */
+size_t mz_shm_sync_bytes(int size);
+void mz_shm_sync_attach(mz_shm_sync *sync, void *memory);
+
+/* Publishes that this rank is in `op`. */
+void mz_shm_sync_enter(mz_shm_sync *sync, const mz_op_info *op);
+/* Sets one of this rank's words and wakes who waits for it. */
+void mz_shm_sync_post(mz_shm_sync *sync, mz_shm_word word, uint32_t steps);
+/* Waits until a member's word has reached `steps`; then sees that it is in the same collective.
+ * Errors: MZ_ERR_TIMEOUT, MZ_ERR_MISMATCH, MZ_ERR_PEER, or what another rank failed with; all ranks get to know. */
+mz_status mz_shm_sync_wait(mz_shm_sync *sync, const mz_op_info *op, int member, mz_shm_word word, uint32_t steps);
+/* Publishes a failure, unless there is one, and wakes everybody. */
+void mz_shm_sync_abort(mz_shm_sync *sync, mz_status status, const char *message);
+
+#endif
