@@ -52,15 +52,16 @@ static bool is_blank(char c)
 }
 
 /* An integer too large for 64 bits becomes a real number of the same length: its last three digits turn into
- * "e03". Hugging Face's files have such numbers (1e30, written out, for "no limit"). Returns its end. */
+ * "e03". Hugging Face's files have such numbers (1e30, written out, for "no limit"). The number starts at text[i],
+ * after its sign; returns its end. */
 static size_t soften_integer(char *text, size_t bytes, size_t i)
 {
     static const char largest[] = "9223372036854775807";
     const size_t n_largest = sizeof largest - 1;
     size_t end = i;
-    while (end < bytes && text[end] >= '0' && text[end] <= '9')
-        end++;
-    const bool integer = end == bytes || !strchr(".eE", text[end]);
+    bool integer = true;
+    for (; end < bytes && text[end] && strchr("0123456789.eE+-", text[end]); end++)
+        integer = integer && text[end] >= '0' && text[end] <= '9';
     const size_t n = end - i;
     if (integer && (n > n_largest || (n == n_largest && memcmp(text + i, largest, n) > 0)))
         memcpy(text + end - 3, "e03", 3);

@@ -48,6 +48,19 @@ static void huge_integers(void **state)
     mz_json_free(&json);
 }
 
+/* A fraction may have more digits than an integer can. */
+static void long_fractions(void **state)
+{
+    mz_json json;
+    (void)state;
+    assert_int_equal(parse("[0.00029999999999999997, -1.12345678901234567890e-7, 1.5e+0000000000000000000001]", &json),
+                     MZ_OK);
+    assert_true(json_real_value(json_array_get(json.root, 0)) == 0.00029999999999999997);
+    assert_true(json_real_value(json_array_get(json.root, 1)) == -1.12345678901234567890e-7);
+    assert_true(json_real_value(json_array_get(json.root, 2)) == 15);
+    mz_json_free(&json);
+}
+
 static void lines_of_values(void **state)
 {
     static const char text[] = "{\n\"a\": {\"b\": 1,\n\"c\": [10,\n20, {\"d\":\n null}]},\n\"a.b\": {\"c\": 5},\n"
@@ -157,6 +170,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(extras_of_hjson),  cmocka_unit_test(huge_integers),
+        cmocka_unit_test(long_fractions),
         cmocka_unit_test(lines_of_values),  cmocka_unit_test(errors_have_lines),
         cmocka_unit_test(depth_is_limited), cmocka_unit_test(reading_a_file),
         cmocka_unit_test(any_bytes),        cmocka_unit_test(allocation_failures),
