@@ -11,3 +11,8 @@ tests_kernels_test_kernels_SOURCES = tests/kernels/test_kernels.c tests/kernels/
 	tests/kernels/cases_attention.c tests/kernels/cases_elementwise.c tests/kernels/cases_loss.c \
 	tests/kernels/cases_matmul.c tests/kernels/cases_optim.c tests/kernels/cases_reduce.c \
 	tests/kernels/cases_rows.c
+if HAVE_CMOCKA
+check_PROGRAMS += tests/kernels/test_ref
+TESTS += tests/kernels/test_ref
+tests_kernels_test_ref_LDADD = $(LDADD) $(CMOCKA_LIBS)
+endif
