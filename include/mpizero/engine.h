@@ -42,7 +42,7 @@ typedef struct mz_engine_options {
     int n_threads;               /* CPU threads per rank; 0: cores / ranks of the node */
     const char *const *no_decay; /* NULL: "bias", "LayerNorm.weight", "layer_norm.weight" */
     int n_no_decay;
-    int64_t steps_done;          /* 0; a resume sets it by mz_engine_load */
+    bool inference;              /* parameters only: no gradients, no optimiser state; forward and step are refused */
 } mz_engine_options;
 
 /* Collective. model is borrowed and must outlive the engine; config is copied. Parameters start from the
@@ -73,7 +73,7 @@ typedef struct mz_step_info {
 mz_status mz_engine_step(mz_engine *engine, mz_step_info *info);
 
 /* Collective. Sum of the loss over the batch's targets and their number, over all ranks; no gradients.
- * A rank without a batch passes NULL and takes part. */
+ * All ranks take part; one that has no data left passes a batch whose labels are all -100. */
 mz_status mz_engine_eval(mz_engine *engine, const mz_batch *batch, double *loss_sum, double *n_targets);
 
 /* Collective. Logits of the last position of each sample, fp32 [n_samples, vocab] on the host, owned by the

@@ -1,0 +1,335 @@
+/* The engine: one training step as forward, backward, step. */
+#include "mpizero/engine.h"
+
+#include <string.h>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "core/memory.h"
+#include "core/threads.h"
+#include "optim/schedule.h"
+#include "train/engine_impl.h"
+#include "train/sources.h"
+
+static const char *const default_no_decay[] = {"bias", "LayerNorm.weight", "layer_norm.weight"};
+
+mz_status mz_start(int ranks_per_node, double timeout_seconds, mz_world **world)
+{
+    const mz_world_options options = {.ranks_per_node = ranks_per_node, .timeout_seconds = timeout_seconds};
+    return mz_world_create(&options, world);
+}
+
+void mz_stop(mz_world *world)
+{
+    mz_world_destroy(world);
+}
+
+int mz_world_rank(const mz_world *world)
+{
+    return world->rank;
+}
+
+int mz_world_size(const mz_world *world)
+{
+    return world->size;
+}
+
+static int threads_for(const mz_world *world, int asked)
+{
+    if (asked > 0)
+        return asked;
+    int share = mz_cores_available() / world->local_size;
+    return share > 0 ? share : 1;
+}
+
+/* "cuda" when this build has it and the machine a device, else "cpu". */
+static const char *pick_device(const mz_engine_options *options)
+{
+    if (options && options->device)
+        return options->device;
+    return mz_device_count("cuda") > 0 ? "cuda" : "cpu";
+}
+
+static mz_status open_device(mz_engine *engine, const mz_engine_options *options)
+{
+    const char *name = pick_device(options);
+    int n = mz_device_count(name);
+    int ordinal = n > 0 ? engine->world->local_rank % n : 0;
+    mz_status st = mz_device_open(name, ordinal, threads_for(engine->world, options ? options->n_threads : 0),
+                                  &engine->device);
+    if (st != MZ_OK)
+        return st;
+    const mz_device_ops *ops = engine->device->ops;
+    st = ops->stream_create(engine->device, MZ_STREAM_COMPUTE, &engine->compute);
+    if (st == MZ_OK)
+        st = ops->alloc(engine->device, sizeof(float), (void **)&engine->loss_sum);
+    if (st == MZ_OK)
+        st = ops->alloc_pinned(engine->device, sizeof(float), (void **)&engine->loss_host);
+    if (st == MZ_OK)
+        st =
+            mz_runner_create(engine->model, engine->config.dtype, engine->config.grad_accum_dtype, &engine->runner);
+    if (st == MZ_OK)
+        mz_runner_set_checkpointing(engine->runner, engine->config.activation_checkpointing_every);
+    return st;
+}
+
+static mz_status create_zero(mz_engine *engine, const mz_engine_options *options)
+{
+    mz_zero_options zero_options = {.config = &engine->config,
+                                    .device = engine->device,
+                                    .comm = engine->comm,
+                                    .compute = engine->compute,
+                                    .runner = engine->runner,
+                                    .no_decay = default_no_decay,
+                                    .n_no_decay = sizeof default_no_decay / sizeof *default_no_decay,
+                                    .inference = options && options->inference};
+    if (options && options->no_decay) {
+        zero_options.no_decay = options->no_decay;
+        zero_options.n_no_decay = options->n_no_decay;
+    }
+    mz_status st = mz_zero_create(&zero_options, &engine->zero);
+    if (st != MZ_OK)
+        return st;
+    mz_runner_hooks hooks;
+    mz_zero_hooks(engine->zero, &hooks);
+    mz_runner_set_hooks(engine->runner, &hooks);
+    return MZ_OK;
+}
+
+mz_status mz_engine_create(mz_world *world, const mz_config *config, const mz_model *model,
+                           const mz_engine_options *options, mz_engine **out)
+{
+    mz_engine *engine = mz_calloc(1, sizeof *engine);
+    mz_status st = engine ? MZ_OK : MZ_ERR_MEMORY;
+    if (st == MZ_OK) {
+        engine->world = world;
+        engine->config = *config;
+        engine->model = model;
+        engine->inference = options && options->inference;
+        mz_loss_scaler_init(&engine->scaler, config);
+        st = open_device(engine, options);
+    }
+    st = mz_agree(world, st, "opening the devices");
+    if (st == MZ_OK && world->size > 1)
+        st = mz_comm_create(world, engine->device, 0, 0, &engine->comm);
+    if (st == MZ_OK)
+        st = create_zero(engine, options);
+    if (st == MZ_OK) {
+        mz_init_source init = {.seed = config->seed};
+        st = mz_zero_load_params(engine->zero, mz_init_source_read, &init);
+    }
+    if (st != MZ_OK) {
+        mz_engine_destroy(engine);
+        return st;
+    }
+    *out = engine;
+    return MZ_OK;
+}
+
+void mz_engine_destroy(mz_engine *engine)
+{
+    if (!engine)
+        return;
+    mz_writer_destroy(engine->writer);
+    mz_tape_destroy(engine->tape);
+    mz_arena_destroy(engine->arena);
+    mz_staging_free(&engine->staging);
+    mz_zero_destroy(engine->zero);
+    mz_runner_destroy(engine->runner);
+    mz_comm_destroy(engine->comm);
+    if (engine->device) {
+        const mz_device_ops *ops = engine->device->ops;
+        if (engine->loss_sum)
+            ops->free(engine->device, engine->loss_sum);
+        if (engine->loss_host)
+            ops->free_pinned(engine->device, engine->loss_host);
+        if (engine->compute)
+            ops->stream_destroy(engine->compute);
+        mz_device_close(engine->device);
+    }
+    mz_free(engine);
+}
+
+/* Which part of the mean over the global batch one target's loss is. */
+static double loss_weight(const mz_engine *engine, const mz_batch *batch)
+{
+    if (batch->n_targets_global > 0)
+        return 1.0 / (double)batch->n_targets_global;
+    int64_t mine = mz_batch_targets(batch);
+    double micro_batches = (double)engine->config.gradient_accumulation_steps * engine->world->size;
+    return mine > 0 ? 1.0 / ((double)mine * micro_batches) : 0;
+}
+
+mz_status mz_engine_run_forward(mz_engine *engine, const mz_batch *batch, mz_run *run,
+                                const mz_step_scalars *scalars, mz_tensor **result)
+{
+    mz_tape_reset(engine->tape);
+    memset(engine->inputs, 0, sizeof engine->inputs);
+    mz_status st = mz_staging_put(&engine->staging, engine->tape, engine->compute, scalars, batch,
+                                  engine->config.dtype, engine->inputs);
+    if (st != MZ_OK)
+        return st;
+    memcpy(run->inputs, engine->inputs, sizeof run->inputs);
+    return mz_runner_forward(engine->runner, engine->tape, run, result);
+}
+
+/* loss_sum = first ? loss : loss_sum + loss */
+static mz_status add_loss(mz_engine *engine, const mz_tensor *loss, bool first)
+{
+    const mz_device_ops *ops = engine->device->ops;
+    if (first)
+        return ops->copy(engine->compute, engine->loss_sum, mz_tensor_data(loss), sizeof(float));
+    const mz_add_args add = {.n = 1,
+                             .alpha = 1,
+                             .beta = 1,
+                             .a = engine->loss_sum,
+                             .b = mz_tensor_data(loss),
+                             .y = engine->loss_sum,
+                             .dtype = MZ_F32};
+    return ops->kernels->add(&add, engine->compute);
+}
+
+mz_status mz_engine_forward(mz_engine *engine, const mz_batch *batch)
+{
+    if (engine->inference)
+        return mz_fail(MZ_ERR_ARGUMENT, "mz_engine_forward: this engine was created for inference");
+    if (engine->needs_backward)
+        return mz_fail(MZ_ERR_ARGUMENT, "mz_engine_forward: the last forward has had no mz_engine_backward");
+    mz_status st = mz_engine_reserve(engine, batch, true);
+    if (st != MZ_OK)
+        return st;
+    int64_t n_micro = engine->config.gradient_accumulation_steps;
+    if (engine->micro >= n_micro)
+        return mz_fail(MZ_ERR_ARGUMENT, "mz_engine_forward: mz_engine_step is due after %lld micro-batches",
+                       (long long)n_micro);
+
+    double weight = loss_weight(engine, batch);
+    double grad_factor = engine->scaler.scale * mz_zero_grad_weight_factor(engine->zero);
+    const mz_step_scalars scalars = {
+        .rng = {.seed = engine->config.seed,
+                .step = (uint64_t)engine->steps,
+                .first_sample = (engine->micro * engine->world->size + engine->world->rank) * batch->n_samples},
+        .loss_weight = (float)weight,
+        .grad_weight = (float)(weight * grad_factor),
+    };
+    bool first = engine->micro == 0;
+    mz_tensor *loss = NULL;
+    mz_run run = {.goal = MZ_GOAL_LOSS, .training = true};
+    st = mz_zero_begin_micro(engine->zero, true, first, engine->micro + 1 == n_micro);
+    if (st == MZ_OK)
+        st = mz_engine_run_forward(engine, batch, &run, &scalars, &loss);
+    if (st == MZ_OK)
+        st = add_loss(engine, loss, first);
+    mz_tensor_release(loss);
+    if (st == MZ_OK) {
+        engine->needs_backward = true;
+        engine->tokens += mz_batch_targets(batch);
+    }
+    return st;
+}
+
+mz_status mz_engine_backward(mz_engine *engine)
+{
+    if (!engine->needs_backward)
+        return mz_fail(MZ_ERR_ARGUMENT, "mz_engine_backward: no mz_engine_forward came before");
+    mz_status st = mz_runner_backward(engine->runner, engine->tape);
+    if (st == MZ_OK)
+        st = mz_zero_end_micro(engine->zero);
+    engine->needs_backward = false;
+    engine->micro++;
+    return st;
+}
+
+/* The host's view of the step: the global loss and how many tokens went into it. */
+static mz_status gather_loss(mz_engine *engine, mz_step_info *info)
+{
+    const mz_device_ops *ops = engine->device->ops;
+    mz_status st = ops->copy(engine->compute, engine->loss_host, engine->loss_sum, sizeof(float));
+    if (st == MZ_OK)
+        st = ops->stream_sync(engine->compute);
+    if (st != MZ_OK)
+        return st;
+    double sums[2] = {*engine->loss_host, (double)engine->tokens};
+    if (engine->comm)
+        st = mz_all_reduce_host(engine->comm, sums, 2, false, "loss of the step");
+    info->loss = sums[0];
+    info->tokens = (int64_t)sums[1];
+    return st;
+}
+
+mz_status mz_engine_step(mz_engine *engine, mz_step_info *out)
+{
+    mz_step_info info = {.boundary = engine->micro == engine->config.gradient_accumulation_steps};
+    mz_status st = MZ_OK;
+    if (!info.boundary)
+        goto out;
+
+    mz_zero_step_info step = {.loss_scale = engine->scaler.scale,
+                              .clip = engine->config.gradient_clipping,
+                              .step = engine->steps - engine->skipped + 1,
+                              .beta1 = engine->config.optimizer.beta1};
+    mz_schedule_at(&engine->config.scheduler, engine->config.optimizer.lr, step.step - 1, &step.lr, &step.beta1);
+    st = mz_zero_update(engine->zero, &step);
+    if (st == MZ_OK)
+        st = gather_loss(engine, &info);
+    if (st != MZ_OK)
+        goto out;
+
+    info.loss_scale = engine->scaler.scale;
+    info.learning_rate = step.lr;
+    info.grad_norm = step.grad_norm;
+    info.skipped = step.overflow;
+    engine->steps++;
+    engine->skipped += step.overflow;
+    engine->micro = 0;
+    engine->tokens = 0;
+    info.step = engine->steps;
+    if (step.overflow && !engine->scaler.dynamic)
+        st = mz_fail(MZ_ERR_NONFINITE,
+                     "step %lld: the gradient of %s is not finite (loss %g). Nothing was updated; the last "
+                     "checkpoint is good. Lower the learning rate%s",
+                     (long long)engine->steps, step.nonfinite_name, info.loss,
+                     engine->config.dtype == MZ_F16 ? ", or train in bf16" : "");
+    else
+        st = mz_loss_scaler_update(&engine->scaler, step.overflow);
+out:
+    if (out)
+        *out = info;
+    return st;
+}
+
+mz_status mz_engine_eval(mz_engine *engine, const mz_batch *batch, double *loss_sum, double *n_targets)
+{
+    mz_status st = mz_engine_reserve(engine, batch, false);
+    if (st != MZ_OK)
+        return st;
+    const mz_step_scalars scalars = {.loss_weight = 1, .grad_weight = 1};
+    mz_run run = {.goal = MZ_GOAL_LOSS};
+    mz_tensor *loss = NULL;
+    st = mz_zero_begin_micro(engine->zero, false, false, false);
+    if (st == MZ_OK)
+        st = mz_engine_run_forward(engine, batch, &run, &scalars, &loss);
+    if (st == MZ_OK)
+        st = engine->device->ops->copy(engine->compute, engine->loss_host, mz_tensor_data(loss), sizeof(float));
+    if (st == MZ_OK)
+        st = engine->device->ops->stream_sync(engine->compute);
+    mz_tensor_release(loss);
+    double sums[2] = {st == MZ_OK ? *engine->loss_host : 0, (double)mz_batch_targets(batch)};
+    if (st == MZ_OK)
+        st = mz_zero_end_micro(engine->zero);
+    if (st == MZ_OK && engine->comm)
+        st = mz_all_reduce_host(engine->comm, sums, 2, false, "loss of an evaluation");
+    *loss_sum = sums[0];
+    *n_targets = sums[1];
+    return st;
+}
+
+int64_t mz_engine_steps(const mz_engine *engine)
+{
+    return engine->steps;
+}
+
+const mz_config *mz_engine_config(const mz_engine *engine)
+{
+    return &engine->config;
+}

@@ -1,0 +1,170 @@
+/* The arena: planned, checked against what there is, taken. */
+#include <stdio.h>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "train/engine_impl.h"
+
+#define GIB (1024.0 * 1024.0 * 1024.0)
+enum { MAX_PLANNED_INPUTS = MZ_N_INPUTS };
+
+/* The largest micro-batch whose arena fits into `room` bytes, by halving the interval; 0 when not even one
+ * sample does. */
+static int64_t largest_batch(const mz_engine *engine, const mz_batch *shapes, bool training, size_t room)
+{
+    int64_t low = 0, high = shapes->n_samples; /* low fits, high does not */
+    mz_host_input inputs[MAX_PLANNED_INPUTS];
+    mz_batch trial = *shapes;
+    trial.inputs = inputs;
+    while (high - low > 1) {
+        int64_t middle = (low + high) / 2;
+        for (int i = 0; i < shapes->n_inputs; i++) {
+            inputs[i] = shapes->inputs[i];
+            inputs[i].shape[0] = middle;
+        }
+        trial.n_samples = middle;
+        mz_plan plan;
+        bool fits = mz_plan_step(engine->model, &engine->config, &trial, training, &plan) == MZ_OK &&
+                    plan.arena_bytes <= room;
+        *(fits ? &low : &high) = middle;
+    }
+    return low;
+}
+
+static mz_status out_of_memory(const mz_engine *engine, const mz_batch *shapes, bool training, size_t need,
+                               size_t room)
+{
+    int64_t fits = largest_batch(engine, shapes, training, room);
+    char advice[160];
+    if (fits > 0)
+        snprintf(advice, sizeof advice, "A micro-batch of %lld fits (--per-device-train-batch-size %lld)",
+                 (long long)fits, (long long)fits);
+    else
+        snprintf(advice, sizeof advice,
+                 "Not even one sample fits: use more ranks, a higher ZeRO stage or a shorter "
+                 "block");
+    return mz_fail(MZ_ERR_MEMORY,
+                   "the activations of a micro-batch of %lld need %.2f GiB, %.2f GiB are free beside the model's "
+                   "state on %s. %s%s",
+                   (long long)shapes->n_samples, (double)need / GIB, (double)room / GIB, engine->device->label,
+                   advice,
+                   engine->config.activation_checkpointing_every ? "" : "; --gradient-checkpointing needs less");
+}
+
+/* Room for the arena: what is free now and what the present arena gives back, less a reserve. */
+static mz_status room_for_arena(const mz_engine *engine, size_t *room)
+{
+    size_t free_bytes = 0, total = 0;
+    mz_status st = engine->device->ops->memory_info(engine->device, &free_bytes, &total);
+    if (st != MZ_OK)
+        return st;
+    size_t reserve = total / 64;
+    free_bytes += engine->arena_bytes;
+    *room = free_bytes > reserve ? free_bytes - reserve : 0;
+    return MZ_OK;
+}
+
+static mz_status replace_arena(mz_engine *engine, size_t bytes)
+{
+    mz_tape_destroy(engine->tape);
+    mz_arena_destroy(engine->arena);
+    engine->tape = NULL;
+    engine->arena = NULL;
+    engine->arena_bytes = 0;
+    mz_status st = mz_arena_create(engine->device, bytes, &engine->arena);
+    if (st == MZ_OK)
+        engine->arena_bytes = bytes;
+    return st;
+}
+
+/* The tape knows where the scalars lie, so it is made anew when the staging moves. */
+static mz_status replace_tape(mz_engine *engine)
+{
+    const mz_step_scalars *scalars = mz_staging_scalars(&engine->staging);
+    const mz_tape_options options = {.device = engine->device,
+                                     .stream = engine->compute,
+                                     .arena = engine->arena,
+                                     .dtype = engine->config.dtype,
+                                     .grad_request = mz_zero_grad_request,
+                                     .grad_context = engine->zero,
+                                     .rng = &scalars->rng,
+                                     .loss_weight = &scalars->loss_weight,
+                                     .grad_weight = &scalars->grad_weight};
+    mz_tape_destroy(engine->tape);
+    engine->tape = NULL;
+    return mz_tape_create(&options, &engine->tape);
+}
+
+/* Of many shapes the last slot is used again and again: planning twice is harmless. */
+static void remember(mz_engine *engine, mz_shape_key key)
+{
+    if (engine->n_planned < MZ_MAX_PLANNED)
+        engine->n_planned++;
+    engine->planned[engine->n_planned - 1] = key;
+}
+
+mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool training)
+{
+    mz_shape_key key = mz_shape_key_of(shapes, training);
+    for (int i = 0; i < engine->n_planned; i++)
+        if (engine->planned[i].training == key.training && engine->planned[i].hash == key.hash)
+            return MZ_OK;
+
+    mz_plan plan;
+    size_t staging = mz_staging_bytes(shapes, engine->config.dtype);
+    mz_status st = mz_plan_step(engine->model, &engine->config, shapes, training, &plan);
+    if (st != MZ_OK)
+        return st;
+    if (training)
+        engine->flops_per_micro = plan.flops;
+    bool grew = false;
+    if (plan.arena_bytes > engine->arena_bytes) {
+        size_t room = 0;
+        st = room_for_arena(engine, &room);
+        if (st == MZ_OK && plan.arena_bytes > room)
+            st = out_of_memory(engine, shapes, training, plan.arena_bytes, room);
+        if (st == MZ_OK)
+            st = replace_arena(engine, plan.arena_bytes);
+        grew = true;
+    }
+    if (st == MZ_OK && staging > engine->staging.bytes) {
+        st = mz_staging_reserve(&engine->staging, engine->device, staging);
+        grew = true;
+    }
+    if (st == MZ_OK && (grew || !engine->tape))
+        st = replace_tape(engine);
+    if (st == MZ_OK)
+        remember(engine, key);
+    return st;
+}
+
+mz_status mz_engine_reserve_logits(mz_engine *engine, const mz_batch *shapes)
+{
+    size_t staging = mz_staging_bytes(shapes, engine->config.dtype);
+    bool moved = staging > engine->staging.bytes;
+    mz_status st = mz_staging_reserve(&engine->staging, engine->device, staging);
+    if (st == MZ_OK && !engine->arena) {
+        st = mz_arena_create(engine->device, 0, &engine->arena);
+        moved = true;
+    }
+    if (st == MZ_OK && (moved || !engine->tape))
+        st = replace_tape(engine);
+    return st;
+}
+
+mz_shape_key mz_shape_key_of(const mz_batch *shapes, bool training)
+{
+    uint64_t hash = 1469598103934665603u;
+    for (int i = 0; i < shapes->n_inputs; i++) {
+        const mz_host_input *input = &shapes->inputs[i];
+        hash = (hash ^ (uint64_t)input->role) * 1099511628211u;
+        for (int d = 0; d < input->n_dims; d++)
+            hash = (hash ^ (uint64_t)input->shape[d]) * 1099511628211u;
+    }
+    return (mz_shape_key){.hash = hash, .training = training};
+}
+
+mz_status mz_engine_plan(mz_engine *engine, const mz_batch *shapes)
+{
+    return mz_agree(engine->world, mz_engine_reserve(engine, shapes, true), "planning a step");
+}

@@ -1,0 +1,123 @@
+/* Planning: a step played on the meta device tells its memory and its work before anything is allocated. */
+#include <string.h>
+
+#include "core/error.h"
+#include "core/memory.h"
+#include "train/engine_impl.h"
+
+/* Larger than any machine: the plan only wants the high-water mark. */
+#define PLAN_ARENA ((size_t)1 << 46)
+
+typedef struct planner {
+    mz_device *device;
+    mz_stream *stream;
+    mz_arena *arena;
+    mz_tape *tape;
+    mz_runner *runner;
+    mz_tensor *inputs[MZ_N_INPUTS];
+} planner;
+
+static void planner_close(planner *p)
+{
+    mz_tape_destroy(p->tape);
+    mz_arena_destroy(p->arena);
+    mz_runner_destroy(p->runner);
+    if (p->stream)
+        p->device->ops->stream_destroy(p->stream);
+    mz_device_close(p->device);
+}
+
+/* Parameters get an address each; no memory stands behind it. */
+static mz_status planner_params(planner *p)
+{
+    mz_status st = MZ_OK;
+    for (int i = 0; i < mz_runner_n_params(p->runner) && st == MZ_OK; i++) {
+        mz_param *param = mz_runner_param(p->runner, i);
+        size_t n = (size_t)param->numel;
+        st = p->device->ops->alloc(p->device, n * mz_dtype_size(param->dtype), &param->data);
+        if (st == MZ_OK)
+            st = p->device->ops->alloc(p->device, n * mz_dtype_size(param->grad_dtype), &param->grad);
+    }
+    return st;
+}
+
+static mz_status planner_open(planner *p, const mz_model *model, const mz_config *config, bool training)
+{
+    mz_status st = mz_device_open("meta", 0, 1, &p->device);
+    if (st == MZ_OK)
+        st = p->device->ops->stream_create(p->device, MZ_STREAM_COMPUTE, &p->stream);
+    if (st == MZ_OK)
+        st = mz_arena_create(p->device, PLAN_ARENA, &p->arena);
+    if (st == MZ_OK)
+        st = mz_runner_create(model, config->dtype, config->grad_accum_dtype, &p->runner);
+    if (st != MZ_OK)
+        return st;
+    const mz_tape_options options = {
+        .device = p->device, .stream = p->stream, .arena = p->arena, .dtype = config->dtype};
+    st = mz_tape_create(&options, &p->tape);
+    if (st == MZ_OK)
+        st = planner_params(p);
+    if (st == MZ_OK && training)
+        mz_runner_set_checkpointing(p->runner, config->activation_checkpointing_every);
+    return st;
+}
+
+static mz_status planner_inputs(planner *p, const mz_batch *shapes, mz_dtype dtype)
+{
+    mz_status st = MZ_OK;
+    for (int i = 0; i < shapes->n_inputs && st == MZ_OK; i++) {
+        const mz_host_input *input = &shapes->inputs[i];
+        int64_t n = 1;
+        for (int d = 0; d < input->n_dims; d++)
+            n *= input->shape[d];
+        mz_dtype to = input->dtype == MZ_F32 ? dtype : input->dtype;
+        void *data = NULL;
+        st = p->device->ops->alloc(p->device, (size_t)n * mz_dtype_size(to), &data);
+        if (st == MZ_OK)
+            st = mz_tensor_borrow(p->tape, to, input->n_dims, input->shape, data, &p->inputs[input->role]);
+    }
+    return st;
+}
+
+static double planner_flops(const planner *p)
+{
+    mz_meta_counts counts = {0};
+    mz_device_meta_counts(p->device, &counts);
+    return counts.matmul_flops + counts.attention_flops;
+}
+
+mz_status mz_plan_step(const mz_model *model, const mz_config *config, const mz_batch *shapes, bool training,
+                       mz_plan *plan)
+{
+    planner p = {0};
+    mz_tensor *result = NULL;
+    mz_run run = {.goal = MZ_GOAL_LOSS, .training = training};
+    double forward_flops = 0;
+
+    mz_status st = planner_open(&p, model, config, training);
+    if (st == MZ_OK)
+        st = planner_inputs(&p, shapes, config->dtype);
+    if (st == MZ_OK) {
+        memcpy(run.inputs, p.inputs, sizeof run.inputs);
+        st = mz_runner_forward(p.runner, p.tape, &run, &result);
+    }
+    if (st == MZ_OK) {
+        forward_flops = planner_flops(&p);
+        mz_tensor_release(result);
+        if (training)
+            st = mz_runner_backward(p.runner, p.tape);
+    }
+    if (st == MZ_OK) {
+        plan->arena_bytes = mz_arena_peak(p.arena);
+        plan->flops = training ? 0 : forward_flops;
+        /* A recording forward forms the fused loss's gradients too, so count an evaluation's forward
+         * instead: forward once, backward twice the work. */
+        if (training) {
+            mz_plan evaluation;
+            st = mz_plan_step(model, config, shapes, false, &evaluation);
+            plan->flops = 3 * evaluation.flops;
+        }
+    }
+    planner_close(&p);
+    return st;
+}
