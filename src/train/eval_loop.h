@@ -1,0 +1,11 @@
+/* The loss over a validation set. */
+#ifndef MZ_TRAIN_EVAL_LOOP_H
+#define MZ_TRAIN_EVAL_LOOP_H
+
+#include "train/setup.h"
+#include "train/trackers.h"
+
+/* Collective. Every block once, spread over the ranks; fills eval_loss (mean over targets), perplexity, seconds. */
+mz_status mz_eval_loop(mz_world *world, mz_engine *engine, const mz_setup *setup, mz_metrics *metrics);
+
+#endif
