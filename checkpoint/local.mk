@@ -4,7 +4,8 @@ libmpizero_a_SOURCES += checkpoint/safetensors.h checkpoint/safetensors_header.h
 	checkpoint/hdf5_frame.h checkpoint/manifest.c checkpoint/manifest.h checkpoint/manifest_build.c \
 	checkpoint/publish.c checkpoint/publish.h checkpoint/reader.c checkpoint/reader.h checkpoint/save.c \
 	checkpoint/save.h checkpoint/shard_file.c checkpoint/shard_file.h checkpoint/steps.c checkpoint/steps.h \
-	checkpoint/verify.c checkpoint/writer.c
+	checkpoint/verify.c checkpoint/writer.c checkpoint/consolidate.c \
+	checkpoint/inspect.c checkpoint/inspect_text.c checkpoint/model_folder.c checkpoint/model_folder.h checkpoint/tools.h
 
 # Tests
 CKPT_SCRATCH = tests/checkpoint/scratch.c tests/checkpoint/scratch.h
@@ -18,6 +19,11 @@ tests_checkpoint_reshard_np1_SOURCES = tests/checkpoint/reshard.c $(CKPT_SYNTHET
 tests_checkpoint_reshard_np2_SOURCES = $(tests_checkpoint_reshard_np1_SOURCES)
 tests_checkpoint_reshard_np3_SOURCES = $(tests_checkpoint_reshard_np1_SOURCES)
 tests_checkpoint_reshard_np4_SOURCES = $(tests_checkpoint_reshard_np1_SOURCES)
+
+check_PROGRAMS += tests/checkpoint/consolidate.np1 tests/checkpoint/consolidate.np3
+TESTS += tests/checkpoint/consolidate.np1 tests/checkpoint/consolidate.np3
+tests_checkpoint_consolidate_np1_SOURCES = tests/checkpoint/consolidate.c $(CKPT_SYNTHETIC)
+tests_checkpoint_consolidate_np3_SOURCES = $(tests_checkpoint_consolidate_np1_SOURCES)
 
 if HAVE_CMOCKA
 check_PROGRAMS += tests/checkpoint/test_safetensors

@@ -33,6 +33,8 @@ const mz_weights_tensor *mz_weights_find(const mz_weights *weights, const char *
 /* Elements offset .. offset+count of a tensor as fp32. MZ_ERR_MODEL when it holds integers or booleans. */
 mz_status mz_weights_read(const mz_weights *weights, const mz_weights_tensor *tensor, int64_t offset, int64_t count,
                           float *dst);
+/* Bytes that a tensor takes in its file, whatever its dtype. */
+int64_t mz_weights_tensor_bytes(const mz_weights_tensor *tensor);
 /* True when FOLDER holds weights at all (so that a folder with only config.json starts from scratch). */
 bool mz_weights_present(const char *folder);
 

@@ -124,7 +124,7 @@ static mz_status parse_tensor(const layout *at, const char *name, const json_t *
     return status;
 }
 
-static int64_t tensor_bytes(const mz_weights_tensor *tensor)
+int64_t mz_weights_tensor_bytes(const mz_weights_tensor *tensor)
 {
     return tensor->numel * find_type(tensor->dtype_name)->bytes;
 }
@@ -149,7 +149,7 @@ static mz_status check_cover(const layout *at, mz_weights_tensor *tensors, int n
             return bad_tensor(at, tensors[i].name,
                               begin < end ? "its data overlap those of another tensor"
                                           : "bytes before its data belong to no tensor");
-        end = begin + tensor_bytes(&tensors[i]);
+        end = begin + mz_weights_tensor_bytes(&tensors[i]);
     }
     uint64_t used = (uint64_t)(end - at->data);
     if (used != at->data_bytes)

@@ -302,13 +302,13 @@ static bool is_ours(const mz_weights_writer *writer, const char *name)
  * the index, and their temporary names. */
 static bool is_weight_file(const char *name)
 {
-    int part, parts, end = -1, index_end = -1;
-    if (sscanf(name, "model-%5d-of-%5d.safetensors%n", &part, &parts, &end) >= 2 && end > 0)
-        return !name[end] || !strcmp(name + end, ".tmp");
-    if (sscanf(name, "model.safetensors%n.index.json%n", &end, &index_end) < 0)
-        return false;
-    if (index_end > 0)
-        end = index_end;
+    int part, parts, end = 0;
+    if (!strncmp(name, index_name, sizeof index_name - 1))
+        end = sizeof index_name - 1;
+    else if (!strncmp(name, single_name, sizeof single_name - 1))
+        end = sizeof single_name - 1;
+    else
+        sscanf(name, "model-%5d-of-%5d.safetensors%n", &part, &parts, &end);
     return end > 0 && (!name[end] || !strcmp(name + end, ".tmp"));
 }
 
