@@ -6,3 +6,12 @@ libmpizero_a_SOURCES += src/tensor/tape.h src/tensor/node.h src/tensor/slab.h sr
 	src/tensor/fused_loss.c src/tensor/kv_cache.c
 
 # Tests
+if HAVE_CMOCKA
+tensor_tests = tests/tensor/test_errors tests/tensor/test_gradients
+check_PROGRAMS += $(tensor_tests)
+TESTS += $(tensor_tests)
+tests_tensor_test_errors_SOURCES = tests/tensor/test_errors.c tests/tensor/rig.c tests/tensor/rig.h
+tests_tensor_test_errors_LDADD = $(LDADD) $(CMOCKA_LIBS)
+tests_tensor_test_gradients_SOURCES = tests/tensor/test_gradients.c tests/tensor/rig.c tests/tensor/rig.h
+tests_tensor_test_gradients_LDADD = $(LDADD) $(CMOCKA_LIBS)
+endif

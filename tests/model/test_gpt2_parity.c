@@ -268,7 +268,6 @@ static void training_run(const char *name)
         for (int64_t micro = 0; micro < s.accumulation; micro++, first += s.batch)
             loss += micro_batch(&m, &s, first % n_samples);
         double norm = adam_step(&m, &s, &a, step + 1);
-
         worst_loss = fmax(worst_loss, fabs(loss - losses[step]) / fabs((double)losses[step]));
         worst_norm = fmax(worst_norm, fabs(norm - norms[step]) / fabs((double)norms[step]));
     }
