@@ -12,7 +12,8 @@ tests_kernels_test_kernels_SOURCES = tests/kernels/test_kernels.c tests/kernels/
 	tests/kernels/cases_matmul.c tests/kernels/cases_optim.c tests/kernels/cases_reduce.c \
 	tests/kernels/cases_rows.c
 if HAVE_CMOCKA
-check_PROGRAMS += tests/kernels/test_ref
-TESTS += tests/kernels/test_ref
-tests_kernels_test_ref_LDADD = $(LDADD) $(CMOCKA_LIBS)
+check_PROGRAMS += tests/kernels/test_ref_grad tests/kernels/test_ref_optim
+TESTS += tests/kernels/test_ref_grad tests/kernels/test_ref_optim
+tests_kernels_test_ref_grad_LDADD = $(LDADD) $(CMOCKA_LIBS)
+tests_kernels_test_ref_optim_LDADD = $(LDADD) $(CMOCKA_LIBS)
 endif
