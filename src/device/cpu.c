@@ -6,7 +6,7 @@
 #include "core/memory.h"
 #include "device/backends.h"
 #include "device/cpu_queue.h"
-#include "kernels/kernels.h"
+#include "kernels/cpu/cpu.h"
 
 #define ALIGNMENT ((size_t)256)
 
@@ -40,7 +40,7 @@ static mz_status cpu_open(mz_device *device)
         return status;
     char name[80];
     processor_name(name, sizeof name);
-    snprintf(device->label, sizeof device->label, "CPU %s, %d thread%s", name, device->n_threads,
+    snprintf(device->label, sizeof device->label, "CPU %s, %s, %d thread%s", name, mz_kernels_cpu_isa(), device->n_threads,
              device->n_threads == 1 ? "" : "s");
     return MZ_OK;
 }
@@ -125,5 +125,5 @@ const mz_device_ops mz_cpu_ops = {
     .copy_2d = mz_cpu_copy_2d,
     .fill = mz_cpu_fill,
     .host_call = mz_cpu_host_call,
-    .kernels = &mz_kernels_ref,
+    .kernels = &mz_kernels_cpu,
 };

@@ -42,6 +42,8 @@ struct mz_stream {
     task *spare;        /* used up, for the next submissions */
     bool busy, stop;
     failure failure; /* the first since the last sync; later work is skipped */
+    void *scratch;   /* work space of kernels, compute streams only */
+    size_t scratch_bytes;
 };
 
 /* Recordings are numbered; recording n is complete when n_reached >= n. They complete in order because a
@@ -167,6 +169,7 @@ void mz_cpu_stream_destroy(mz_stream *stream)
         pthread_join(stream->worker, NULL);
     }
     free_tasks(stream->spare);
+    mz_free(stream->scratch);
     pthread_cond_destroy(&stream->idle);
     pthread_cond_destroy(&stream->work);
     pthread_mutex_destroy(&stream->lock);
@@ -192,6 +195,27 @@ mz_threads *mz_cpu_stream_threads(mz_stream *stream)
     if (!stream || stream->has_worker)
         return NULL;
     return ((mz_cpu_device *)stream->device->impl)->threads;
+}
+
+mz_status mz_cpu_scratch_take(mz_stream *stream, size_t bytes, void **memory)
+{
+    if (!stream || stream->has_worker) {
+        *memory = mz_alloc_aligned(bytes);
+        return *memory ? MZ_OK : MZ_ERR_MEMORY;
+    }
+    if (stream->scratch_bytes < bytes) {
+        mz_free(stream->scratch);
+        stream->scratch = mz_alloc_aligned(bytes);
+        stream->scratch_bytes = stream->scratch ? bytes : 0;
+    }
+    *memory = stream->scratch;
+    return stream->scratch ? MZ_OK : MZ_ERR_MEMORY;
+}
+
+void mz_cpu_scratch_give(mz_stream *stream, void *memory)
+{
+    if (!stream || stream->has_worker)
+        mz_free(memory);
 }
 
 /* ---- events ---- */

@@ -10,4 +10,10 @@
  * serves one caller at a time. Borrowed; lives as long as the device. */
 mz_threads *mz_cpu_stream_threads(mz_stream *stream);
 
+/* At least `bytes` of work space, 64-byte aligned and not cleared, for the kernel that runs on `stream` now.
+ * A compute stream keeps its largest block, so that nothing is allocated after the first training step; a
+ * kernel without a pool gets a block of its own. Give it back before the kernel returns. MZ_ERR_MEMORY. */
+mz_status mz_cpu_scratch_take(mz_stream *stream, size_t bytes, void **memory);
+void mz_cpu_scratch_give(mz_stream *stream, void *memory);
+
 #endif

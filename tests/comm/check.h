@@ -8,7 +8,7 @@
 
 #include "mpizero/status.h"
 
-static int n_failures __attribute__((unused));
+static int n_failures;
 
 #define CHECK(condition, ...)                                                                                      \
     do {                                                                                                           \

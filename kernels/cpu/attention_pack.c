@@ -1,0 +1,105 @@
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/philox.h"
+
+MZ_INLINE void rows(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size, float scale,
+                    float *out, int64_t ld)
+{
+    for (int64_t t = 0; t < n; t++)
+        for (int64_t d = 0; d < head_size; d += VF_N)
+            vf_store(out + t * ld + d,
+                     scale * mz_load_n(x->data, dtype, x->base + (first + t) * x->token + d, head_size - d));
+}
+
+void MZ_CPU(attention_rows)(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size,
+                            float scale, float *out, int64_t ld)
+{
+    MZ_FOR_DTYPE(dtype, rows(x, D, first, n, head_size, scale, out, ld));
+}
+
+MZ_INLINE void columns(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size, float scale,
+                       float *out, int64_t ld)
+{
+    for (int64_t t = 0; t < n; t += VF_N)
+        for (int64_t d = 0; d < head_size; d += VF_N) {
+            vf v[VF_N];
+            for (int64_t r = 0; r < VF_N; r++)
+                v[r] = t + r < n ? scale * mz_load_n(x->data, dtype, x->base + (first + t + r) * x->token + d,
+                                                     head_size - d)
+                                 : vf_set1(0.0f);
+            vf_transpose(v);
+            for (int64_t r = 0; r < VF_N && d + r < head_size; r++)
+                vf_store(out + (d + r) * ld + t, v[r]);
+        }
+}
+
+void MZ_CPU(attention_columns)(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size,
+                               float scale, float *out, int64_t ld)
+{
+    MZ_FOR_DTYPE(dtype, columns(x, D, first, n, head_size, scale, out, ld));
+}
+
+MZ_INLINE void put(const float *x, int64_t n, int64_t head_size, const float *scale, mz_dtype dtype, void *y,
+                   int64_t base, int64_t token)
+{
+    for (int64_t t = 0; t < n; t += VF_N)
+        for (int64_t d = 0; d < head_size; d += VF_N) {
+            const vf factor = vf_load(scale + t);
+            vf v[VF_N];
+            for (int64_t r = 0; r < VF_N; r++)
+                v[r] = d + r < head_size ? factor * vf_load(x + (d + r) * MZ_QB + t) : factor;
+            vf_transpose(v);
+            for (int64_t r = 0; r < VF_N && t + r < n; r++)
+                mz_store_n(y, dtype, base + (t + r) * token + d, v[r], head_size - d);
+        }
+}
+
+void MZ_CPU(attention_put)(const float *x, int64_t n, int64_t head_size, const float *scale, mz_dtype dtype,
+                           void *y, int64_t base, int64_t token)
+{
+    MZ_FOR_DTYPE(dtype, put(x, n, head_size, scale, D, y, base, token));
+}
+
+/* A lane is a query; the four draws of a block are four keys of it, when rows start at whole blocks. */
+static void drop_blocks(const mz_dropout *d, uint64_t first, int64_t t_k, int64_t n_keys, float *strip)
+{
+    for (int64_t v = 0; v < MZ_QB; v += VF_N)
+        for (int64_t key = 0; key < n_keys; key += 4) {
+            const uint64_t element = first + (uint64_t)(v * t_k + key);
+            vu c0, c1, draw[4];
+            mz_philox_counters(element / 4, (uint64_t)t_k / 4, &c0, &c1);
+            mz_philox(d, c0, c1, draw);
+            for (int w = 0; w < 4 && key + w < n_keys; w++) {
+                float *p = strip + (key + w) * MZ_QB + v;
+                vf_store(p, vf_load(p) * mz_keep_factor(d, draw[w]));
+            }
+        }
+}
+
+/* Rows of any length: each query's keys in runs. */
+static void drop_rows(const mz_dropout *d, uint64_t first, int64_t t_k, int64_t n_keys, float *strip)
+{
+    for (int64_t q = 0; q < MZ_QB; q++)
+        for (int64_t key = 0; key < n_keys;) {
+            const uint64_t element = first + (uint64_t)(q * t_k + key);
+            uint32_t draws[MZ_DRAWS];
+            float factor[MZ_DRAWS];
+            mz_philox_run(d, element / 4, draws);
+            for (int i = 0; i < MZ_DRAWS; i += VF_N)
+                vf_store(factor + i, mz_keep_factor(d, (vu)vf_load((const float *)draws + i)));
+            for (int64_t i = (int64_t)(element % 4); i < MZ_DRAWS && key < n_keys; i++, key++)
+                strip[key * MZ_QB + q] *= factor[i];
+        }
+}
+
+void MZ_CPU(attention_dropout)(const mz_attention_shape *s, int64_t b, int64_t h, int64_t i0, int64_t n_keys,
+                               float *strip)
+{
+    const mz_dropout *d = &s->dropout;
+    if (d->p == 0.0f)
+        return;
+    const int64_t first = d->state->first_sample * d->sample_elements + ((b * s->heads + h) * s->t_q + i0) * s->t_k;
+    if (s->t_k % 4 == 0 && first % 4 == 0)
+        drop_blocks(d, (uint64_t)first, s->t_k, n_keys, strip);
+    else
+        drop_rows(d, (uint64_t)first, s->t_k, n_keys, strip);
+}

@@ -1,0 +1,128 @@
+#include "config.h"
+
+#include "kernels/cpu/cpu.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct instruction_set {
+    const char *name;
+    const mz_kernels *kernels;
+    bool (*is_present)(void);
+} instruction_set;
+
+#ifdef HAVE_X86_KERNELS
+static bool has_avx512(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+#endif
+
+static bool always(void)
+{
+    return true;
+}
+
+/* Best first. */
+static const instruction_set sets[] = {
+#ifdef HAVE_X86_KERNELS
+    {"avx512", &mz_cpu_kernels_avx512, has_avx512},
+    {"avx2", &mz_cpu_kernels_avx2, has_avx2},
+#endif
+    {"generic", &mz_cpu_kernels_generic, always},
+};
+enum { N_SETS = sizeof sets / sizeof *sets };
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static const instruction_set *chosen;
+
+static void choose(void)
+{
+    const char *limit = getenv("MPIZERO_CPU_ISA");
+    int first = 0;
+    for (int i = 0; limit && i < N_SETS; i++)
+        if (strcmp(limit, sets[i].name) == 0)
+            first = i;
+    while (!sets[first].is_present())
+        first++;
+    chosen = &sets[first];
+}
+
+static const instruction_set *choice(void)
+{
+    pthread_once(&once, choose);
+    return chosen;
+}
+
+const char *mz_kernels_cpu_isa(void)
+{
+    return choice()->name;
+}
+
+const mz_kernels *mz_kernels_cpu_table(const char *isa)
+{
+    for (int i = 0; i < N_SETS; i++)
+        if (strcmp(isa, sets[i].name) == 0 && sets[i].is_present())
+            return sets[i].kernels;
+    return NULL;
+}
+
+#define FORWARD(kernel)                                                                                            \
+    static mz_status kernel(const mz_##kernel##_args *args, mz_stream *stream)                                     \
+    {                                                                                                              \
+        return choice()->kernels->kernel(args, stream);                                                            \
+    }
+FORWARD(matmul)
+FORWARD(layer_norm)
+FORWARD(layer_norm_grad)
+FORWARD(embedding)
+FORWARD(embedding_grad)
+FORWARD(attention)
+FORWARD(attention_grad)
+FORWARD(activation)
+FORWARD(activation_grad)
+FORWARD(add)
+FORWARD(mul)
+FORWARD(dropout)
+FORWARD(cast)
+FORWARD(column_sum)
+FORWARD(cross_entropy)
+FORWARD(mse)
+FORWARD(sum_squares)
+FORWARD(sum)
+FORWARD(optim)
+
+static size_t attention_grad_workspace(const mz_attention_shape *shape)
+{
+    return choice()->kernels->attention_grad_workspace(shape);
+}
+
+const mz_kernels mz_kernels_cpu = {
+    .matmul = matmul,
+    .layer_norm = layer_norm,
+    .layer_norm_grad = layer_norm_grad,
+    .embedding = embedding,
+    .embedding_grad = embedding_grad,
+    .attention = attention,
+    .attention_grad = attention_grad,
+    .attention_grad_workspace = attention_grad_workspace,
+    .activation = activation,
+    .activation_grad = activation_grad,
+    .add = add,
+    .mul = mul,
+    .dropout = dropout,
+    .cast = cast,
+    .column_sum = column_sum,
+    .cross_entropy = cross_entropy,
+    .mse = mse,
+    .sum_squares = sum_squares,
+    .sum = sum,
+    .optim = optim,
+};

@@ -1,0 +1,25 @@
+/* The vectorised, multi-threaded kernels of the CPU backend.
+ *
+ * Each instruction set has a table built from the same sources: "avx512" (F, BW, DQ, VL), "avx2" (with FMA and
+ * F16C) and "generic". The environment variable MPIZERO_CPU_ISA=avx512|avx2|generic names the best one to
+ * use; without it, or when the processor lacks what it names, the best one that the processor has is used. */
+#ifndef MZ_KERNELS_CPU_CPU_H
+#define MZ_KERNELS_CPU_CPU_H
+
+#include "kernels/kernels.h"
+
+/* Forwards to the chosen instruction set's table; the choice is made once per process. */
+extern const mz_kernels mz_kernels_cpu;
+
+/* The chosen instruction set's name. */
+const char *mz_kernels_cpu_isa(void);
+
+/* The table of an instruction set by name; NULL when this build or this processor lacks it. */
+const mz_kernels *mz_kernels_cpu_table(const char *isa);
+
+extern const mz_kernels mz_cpu_kernels_generic;
+/* Not in builds for other processors. */
+extern const mz_kernels mz_cpu_kernels_avx2;
+extern const mz_kernels mz_cpu_kernels_avx512;
+
+#endif

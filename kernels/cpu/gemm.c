@@ -1,0 +1,294 @@
+/* Matrix products on packed panels (gemm_pack.c) and a register tile (gemm_micro.h), spread over threads by
+ * rows of C, or by columns where rows are few. Each element of C is summed over k in one order whatever the
+ * split, so the bits depend neither on the number of threads nor on other rows. */
+#include "kernels/cpu/gemm.h"
+
+#include "kernels/check.h"
+#include "kernels/cpu/storage.h"
+
+/* Sizes of packed blocks, in floats: one block of A per thread stays in the second-level cache together with a
+ * panel of B; a block of B in the third level or, streamed, in memory. */
+enum { MAX_KC = 768, A_BLOCK = 128 * 1024, B_BLOCK = 2 * 1024 * 1024, PARTIAL_BLOCK = 2 * 1024 * 1024 };
+/* B that fits here is read in place, where its layout allows it. */
+enum { SMALL_B = 64 * 1024 };
+
+static const float zeros[MZ_NR];
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* The largest block size not above `most` that cuts n into equal blocks of whole `unit`s. */
+static int64_t balanced(int64_t n, int64_t most, int64_t unit)
+{
+    most = most / unit * unit;
+    if (most < unit)
+        most = unit;
+    if (n < 1)
+        return unit;
+    return ceil_div(ceil_div(n, ceil_div(n, most)), unit) * unit;
+}
+
+static bool has_bias(const mz_matmul_args *a)
+{
+    return a->bias && (a->epilogue == MZ_EPI_BIAS || a->epilogue == MZ_EPI_ACT);
+}
+
+static mz_gemm_sink choose_sink(const mz_matmul_args *a, bool one_pass)
+{
+    const mz_gemm_sink elsewhere = one_pass ? MZ_SINK_TILE : MZ_SINK_PARTIAL;
+    const bool plain = a->epilogue == MZ_EPI_NONE || a->epilogue == MZ_EPI_BGRAD_A || a->epilogue == MZ_EPI_BGRAD_B;
+    if (a->dtype_c != MZ_F32 || (a->accumulate && !plain))
+        return elsewhere;
+    if (a->epilogue == MZ_EPI_ACT && a->aux)
+        return a->dtype == MZ_F32 ? MZ_SINK_AUX : elsewhere;
+    return MZ_SINK_C;
+}
+
+/* The values that the sums of columns j..j+n start from: NULL to add to what the sink holds. */
+static const float *initial(const mz_gemm *g, int64_t j, int64_t n, float room[MZ_NR])
+{
+    const mz_matmul_args *a = g->args;
+    if (!g->first || (g->sink == MZ_SINK_C && a->accumulate))
+        return NULL;
+    if (!has_bias(a))
+        return zeros;
+    if (a->dtype == MZ_F32 && n == MZ_NR)
+        return (const float *)a->bias + j;
+    for (int64_t v = 0; v < MZ_NR; v += VF_N)
+        vf_store(room + v, n > v ? mz_load_n(a->bias, a->dtype, j + v, n - v) : vf_set1(0.0f));
+    return room;
+}
+
+/* to[r][c] = or += tile[r][c], n columns of mr rows. */
+static void put_tile(const float *tile, int mr, int64_t n, bool add, float *to, int64_t ld)
+{
+    for (int r = 0; r < mr; r++)
+        for (int64_t v = 0; v < n; v += VF_N) {
+            vf x = vf_load(tile + r * MZ_NR + v);
+            if (add)
+                x += vf_load_n(to + r * ld + v, n - v);
+            vf_store_n(to + r * ld + v, x, n - v);
+        }
+}
+
+/* The tile at row i and column j of C, mr x n, from a panel of A and a panel of B. */
+static void compute_tile(const mz_gemm *g, int64_t i, int64_t j, int mr, int64_t n, const float *a, const float *b,
+                         int64_t b_k, const float *init)
+{
+    const mz_matmul_args *args = g->args;
+    const int nv = (int)ceil_div(n, VF_N);
+    float tile[MZ_MR * MZ_NR] __attribute__((aligned(64)));
+    float *sink = tile;
+    int64_t ld = MZ_NR;
+    if (g->sink == MZ_SINK_C) {
+        sink = (float *)g->c + i * args->ldc + j;
+        ld = args->ldc;
+    } else if (g->sink == MZ_SINK_AUX) {
+        sink = (float *)args->aux + i * args->n + j;
+        ld = args->n;
+    } else if (g->sink == MZ_SINK_PARTIAL) {
+        sink = g->partial + i * g->nc + (j - g->j0);
+        ld = g->nc;
+    }
+    const mz_micro_fn micro = MZ_CPU(micro_panel)[mr][nv];
+    if (sink == tile || n == nv * VF_N) {
+        micro(g->k, a, MZ_MR, b, b_k, init, sink, ld);
+    } else {
+        micro(g->k, a, MZ_MR, b, b_k, init ? init : zeros, tile, MZ_NR);
+        put_tile(tile, mr, n, !init, sink, ld);
+    }
+    const bool done = g->sink == MZ_SINK_C && args->epilogue != MZ_EPI_ACT && args->epilogue != MZ_EPI_DACT;
+    if (g->last && !done)
+        MZ_CPU(finish_tile)(g, i, j, mr, n, sink, ld);
+}
+
+/* All tiles of rows i0..i0+m, packed in `a`, and one panel of B. */
+static void compute_panel(const mz_gemm *g, int64_t i0, int64_t m, int64_t j, int64_t n, const float *a,
+                          const float *b, int64_t b_k)
+{
+    float room[MZ_NR] __attribute__((aligned(64)));
+    const float *init = initial(g, j, n, room);
+    for (int64_t i = 0; i < m; i += MZ_MR) {
+        const int mr = m - i < MZ_MR ? (int)(m - i) : MZ_MR;
+        compute_tile(g, i0 + i, j, mr, n, a + i * g->k, b, b_k, init);
+    }
+}
+
+/* ---- threads share the rows; B is packed once for all ---- */
+
+static void pack_shared_b(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const mz_gemm *g = arg;
+    (void)thread;
+    for (int64_t panel = begin; panel < end; panel++) {
+        const int64_t j = panel * MZ_NR, n = g->n - j < MZ_NR ? g->n - j : MZ_NR;
+        MZ_CPU(pack_b)(g, g->j0 + j, n, g->packed_b + j * g->k);
+    }
+}
+
+static void compute_rows(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const mz_gemm *g = arg;
+    float *a = g->packed_a + thread * g->packed_a_size;
+    const int64_t mc = balanced(end - begin, g->mc, MZ_MR);
+    for (int64_t i = begin; i < end; i += mc) {
+        const int64_t m = end - i < mc ? end - i : mc;
+        MZ_CPU(pack_a)(g, i, m, a);
+        for (int64_t j = 0; j < g->n; j += MZ_NR) {
+            const int64_t n = g->n - j < MZ_NR ? g->n - j : MZ_NR;
+            if (g->reads_b)
+                compute_panel(g, i, m, j, n, a, (const float *)g->b + g->p0 * g->args->ldb + j, g->args->ldb);
+            else
+                compute_panel(g, i, m, g->j0 + j, n, a, g->packed_b + j * g->k, MZ_NR);
+        }
+    }
+}
+
+/* Sets the block of k that starts at p. */
+static void set_k_block(mz_gemm *g, int64_t p)
+{
+    g->p0 = p;
+    g->k = g->args->k - p < g->kc ? g->args->k - p : g->kc;
+    g->first = p == 0;
+    g->last = p + g->k >= g->args->k;
+}
+
+static void product_by_rows(mz_gemm *g, mz_threads *threads)
+{
+    for (g->j0 = 0; g->j0 < g->args->n; g->j0 += g->nc) {
+        g->n = g->args->n - g->j0 < g->nc ? g->args->n - g->j0 : g->nc;
+        int64_t p = 0;
+        do {
+            set_k_block(g, p);
+            if (!g->reads_b)
+                mz_threads_for(threads, ceil_div(g->n, MZ_NR), 1, pack_shared_b, g);
+            mz_threads_for(threads, g->args->m, 4, compute_rows, g);
+            p += g->k;
+        } while (!g->last);
+    }
+}
+
+/* ---- threads share the columns; each packs its own panels of B, and all of A ---- */
+
+static void compute_columns(void *arg, int64_t begin, int64_t end, int thread)
+{
+    mz_gemm g = *(const mz_gemm *)arg;
+    const int64_t first = begin * MZ_NR, stop = end * MZ_NR < g.args->n ? end * MZ_NR : g.args->n;
+    float *a = g.packed_a + thread * g.packed_a_size, *room = g.packed_b + thread * g.kc * MZ_NR;
+    int64_t p = 0;
+    do {
+        set_k_block(&g, p);
+        MZ_CPU(pack_a)(&g, 0, g.args->m, a);
+        for (int64_t j = first; j < stop; j += MZ_NR) {
+            const int64_t n = stop - j < MZ_NR ? stop - j : MZ_NR;
+            if (g.reads_b) {
+                compute_panel(&g, 0, g.args->m, j, n, a, (const float *)g.b + g.p0 * g.args->ldb + j, g.args->ldb);
+            } else {
+                MZ_CPU(pack_b)(&g, j, n, room);
+                compute_panel(&g, 0, g.args->m, j, n, a, room, MZ_NR);
+            }
+        }
+        p += g.k;
+    } while (!g.last);
+}
+
+/* ---- choosing ---- */
+
+static bool by_columns(const mz_matmul_args *a, int n_threads, int64_t mc)
+{
+    return a->m <= mc && (n_threads == 1 || a->m < 2 * MZ_MR * n_threads);
+}
+
+/* Fills in the blocking; returns the work space it takes, in floats. */
+static int64_t plan(const mz_matmul_args *a, int n_threads, mz_gemm *g)
+{
+    *g = (mz_gemm){.args = a};
+    g->kc = balanced(a->k, MAX_KC, 1);
+    g->mc = balanced(a->m, A_BLOCK / g->kc, MZ_MR);
+    g->sink = choose_sink(a, g->kc >= a->k);
+    const bool columns = by_columns(a, n_threads, g->mc);
+    const bool in_place = !a->trans_b && a->dtype == MZ_F32 && a->n % VF_N == 0;
+    g->reads_b = in_place && (a->m <= 2 * MZ_MR || a->k * a->n <= SMALL_B);
+
+    g->nc = a->n;
+    if (!columns && !g->reads_b)
+        g->nc = balanced(a->n, B_BLOCK / g->kc, MZ_NR);
+    if (!columns && g->sink == MZ_SINK_PARTIAL && g->nc > PARTIAL_BLOCK / a->m)
+        g->nc = balanced(a->n, PARTIAL_BLOCK / a->m, MZ_NR);
+    if (g->sink == MZ_SINK_PARTIAL)
+        g->nc = ceil_div(g->nc, MZ_NR) * MZ_NR;
+
+    g->packed_a_size = ceil_div(g->mc * g->kc + VF_N, 1024) * 1024;
+    int64_t size = g->packed_a_size * n_threads;
+    if (columns)
+        size += g->kc * MZ_NR * n_threads;
+    else if (!g->reads_b)
+        size += g->kc * ceil_div(g->nc, MZ_NR) * MZ_NR;
+    if (g->sink == MZ_SINK_PARTIAL)
+        size += a->m * g->nc + MZ_NR;
+    return size;
+}
+
+static void lay_out(mz_gemm *g, int n_threads, bool columns, float *scratch)
+{
+    g->packed_a = scratch;
+    g->packed_b = g->packed_a + g->packed_a_size * n_threads;
+    g->partial = g->packed_b;
+    if (columns)
+        g->partial += g->kc * MZ_NR * n_threads;
+    else if (!g->reads_b)
+        g->partial += g->kc * ceil_div(g->nc, MZ_NR) * MZ_NR;
+}
+
+static mz_status product(const mz_matmul_args *args, mz_threads *threads, mz_stream *stream)
+{
+    const int n_threads = mz_threads_count(threads);
+    mz_gemm g;
+    void *scratch;
+    const int64_t size = plan(args, n_threads, &g);
+    const bool columns = by_columns(args, n_threads, g.mc);
+    const mz_status status = mz_cpu_scratch_take(stream, (size_t)size * sizeof(float), &scratch);
+    if (status)
+        return status;
+    lay_out(&g, n_threads, columns, scratch);
+    for (int64_t i = 0; i < args->batch; i++) {
+        g.a = mz_at_const(args->a, args->dtype, i * args->stride_a);
+        g.b = mz_at_const(args->b, args->dtype, i * args->stride_b);
+        g.c = mz_at(args->c, args->dtype_c, i * args->stride_c);
+        if (columns)
+            mz_threads_for(threads, ceil_div(args->n, MZ_NR), 1, compute_columns, &g);
+        else
+            product_by_rows(&g, threads);
+    }
+    mz_cpu_scratch_give(stream, scratch);
+    return MZ_OK;
+}
+
+static void bias_grad(const mz_matmul_args *a, mz_threads *threads)
+{
+    const bool of_a = a->epilogue == MZ_EPI_BGRAD_A;
+    const void *x = of_a ? a->a : a->b;
+    const int64_t n = of_a ? a->m : a->n, ld = of_a ? a->lda : a->ldb;
+    const bool by_k = of_a ? a->trans_a : !a->trans_b; /* stored with k rows */
+    if (by_k)
+        MZ_CPU(sum_columns)(threads, x, a->dtype, a->k, n, ld, a->bias_grad, a->dtype_c, a->accumulate_bias_grad);
+    else
+        MZ_CPU(sum_rows)(threads, x, a->dtype, n, a->k, ld, a->bias_grad, a->dtype_c, a->accumulate_bias_grad);
+}
+
+mz_status MZ_CPU(matmul)(const mz_matmul_args *args, mz_stream *stream)
+{
+    mz_status status = mz_check_matmul(args);
+    if (status || args->batch == 0)
+        return status;
+    mz_threads *threads = mz_cpu_stream_threads(stream);
+    if ((double)args->m * (double)args->n * (double)args->k < 2e5)
+        threads = NULL;
+    if (args->m && args->n)
+        status = product(args, threads, stream);
+    if (!status && (args->epilogue == MZ_EPI_BGRAD_A || args->epilogue == MZ_EPI_BGRAD_B))
+        bias_grad(args, threads);
+    return status;
+}

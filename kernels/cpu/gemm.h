@@ -1,0 +1,46 @@
+/* Pieces of the matrix product, private to gemm*.c: what is being computed, packing, the epilogue. */
+#ifndef MZ_KERNELS_CPU_GEMM_H
+#define MZ_KERNELS_CPU_GEMM_H
+
+#include "kernels/cpu/family.h"
+#include "kernels/cpu/gemm_micro.h"
+
+/* Where sums of products stand until k is through. */
+typedef enum mz_gemm_sink {
+    MZ_SINK_C,       /* in C itself */
+    MZ_SINK_AUX,     /* in aux: the pre-activation is kept anyway */
+    MZ_SINK_PARTIAL, /* in a buffer: C or aux has 16 bits, or C is still needed for adding to */
+    MZ_SINK_TILE     /* nowhere: one pass does all of k */
+} mz_gemm_sink;
+
+typedef struct mz_gemm {
+    const mz_matmul_args *args;
+    const void *a, *b; /* of this matrix of the batch */
+    void *c;
+
+    mz_gemm_sink sink;
+    bool reads_b;       /* B is read where it lies: not transposed, fp32, whole vectors */
+    int64_t kc, mc, nc; /* largest block of each index that is packed at once */
+    float *packed_a;    /* per thread, packed_a_size apart */
+    int64_t packed_a_size;
+    float *packed_b; /* of one block when shared by threads, else of one panel per thread */
+    float *partial;  /* [m][nc] */
+
+    /* The block in hand. */
+    int64_t j0, n, p0, k;
+    bool first, last; /* of the blocks of k */
+} mz_gemm;
+
+/* Packs rows i0..i0+m of alpha * op(A) for the block's k, MZ_MR rows to a panel: element [p][i] of panel
+ * r / MZ_MR. `out` has room for VF_N floats more than the panels. */
+void MZ_CPU(pack_a)(const mz_gemm *g, int64_t i0, int64_t m, float *out);
+
+/* Packs columns j..j+n (n <= MZ_NR) of op(B) for the block's k: element [p][j], row stride MZ_NR, filled up
+ * to whole vectors with 0. */
+void MZ_CPU(pack_b)(const mz_gemm *g, int64_t j, int64_t n, float *out);
+
+/* The tile at (i, j), mr x n: its sums lie at `from` (row stride ld), bias included when the epilogue has one.
+ * Applies the rest of the epilogue and writes C and aux. */
+void MZ_CPU(finish_tile)(const mz_gemm *g, int64_t i, int64_t j, int mr, int64_t n, const float *from, int64_t ld);
+
+#endif

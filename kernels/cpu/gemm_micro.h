@@ -1,0 +1,80 @@
+/* The micro-kernel of matrix products: a tile of C in registers, one broadcast of A per row and one row of B
+ * per step of k. Used by gemm.c and by attention. */
+#ifndef MZ_KERNELS_CPU_GEMM_MICRO_H
+#define MZ_KERNELS_CPU_GEMM_MICRO_H
+
+#include <stdbool.h>
+
+#include "kernels/cpu/simd.h"
+
+/* Rows and vectors of the largest tile: accumulators, one row of B and a broadcast fill the registers. */
+#if VF_N == 16
+#define MZ_MR 12
+#elif VF_N == 8
+#define MZ_MR 6
+#else
+#define MZ_MR 4
+#endif
+#define MZ_NV 2
+#define MZ_NR (MZ_NV * VF_N)
+
+/* C[i][j] = init[j] + sum over p < k of A[i][p] B[p][j] for i < mr, j < nv * VF_N; with init NULL it adds to
+ * what C holds. Row p of B lies at b + p * b_k. A[i][p] lies at a + i + p * a_k ("panel" form) or at
+ * a + i * MZ_NR + p ("strip" form, where a_k is not used). */
+typedef void (*mz_micro_fn)(int64_t k, const float *a, int64_t a_k, const float *b, int64_t b_k, const float *init,
+                            float *c, int64_t ldc);
+
+MZ_INLINE void mz_micro(int mr, int nv, int64_t k, const float *restrict a, int64_t a_row, int64_t a_k,
+                        const float *restrict b, int64_t b_k, const float *init, float *restrict c, int64_t ldc)
+{
+    vf acc[MZ_MR][MZ_NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < mr; i++) {
+        const float *from = init ? init : c + i * ldc;
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++)
+            acc[i][j] = vf_load(from + j * VF_N);
+    }
+    for (int64_t p = 0; p < k; p++) {
+        vf row[MZ_NV];
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++)
+            row[j] = vf_load(b + j * VF_N);
+#pragma GCC unroll 16
+        for (int i = 0; i < mr; i++) {
+            const vf x = vf_set1(a[i * a_row]);
+#pragma GCC unroll 4
+            for (int j = 0; j < nv; j++)
+                acc[i][j] = vf_fma(x, row[j], acc[i][j]);
+        }
+        a += a_k;
+        b += b_k;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++)
+            vf_store(c + i * ldc + j * VF_N, acc[i][j]);
+}
+
+/* [rows][vectors]; rows 1..MZ_MR, vectors 1..MZ_NV. */
+extern const mz_micro_fn MZ_CPU(micro_panel)[MZ_MR + 1][MZ_NV + 1];
+extern const mz_micro_fn MZ_CPU(micro_strip)[MZ_MR + 1][MZ_NV + 1];
+
+/* A whole product by micro-kernels: C[m][n] = A B (add: += ), n a multiple of VF_N, with A in panel form over
+ * all of m (a_k >= m) or in strip form (one strip of MZ_NR columns, k <= MZ_NR). */
+MZ_INLINE void mz_tiles(const mz_micro_fn micro[MZ_MR + 1][MZ_NV + 1], bool strip, int64_t m, int64_t n, int64_t k,
+                        const float *a, int64_t a_k, const float *b, int64_t b_k, bool add, float *c, int64_t ldc)
+{
+    static const float zeros[MZ_NR];
+    for (int64_t j = 0; j < n; j += MZ_NR) {
+        const int nv = n - j >= MZ_NR ? MZ_NV : (int)((n - j) / VF_N);
+        for (int64_t i = 0; i < m; i += MZ_MR) {
+            const int mr = m - i < MZ_MR ? (int)(m - i) : MZ_MR;
+            micro[mr][nv](k, strip ? a + i * MZ_NR : a + i, a_k, b + j, b_k, add ? NULL : zeros, c + i * ldc + j,
+                          ldc);
+        }
+    }
+}
+
+#endif

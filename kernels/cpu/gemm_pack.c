@@ -1,0 +1,104 @@
+/* Packing: blocks of A and B are laid out in the order in which the micro-kernel reads them, as fp32 whatever
+ * their storage type. Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008. */
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/storage.h"
+
+/* Loads a square whose row r is VF_N consecutive elements from x[r * ld]; rows and columns beyond n_rows and
+ * n_cols are 0. Transposes it. */
+MZ_INLINE void load_transposed(const void *x, mz_dtype dtype, int64_t at, int64_t ld, int64_t n_rows,
+                               int64_t n_cols, vf v[VF_N])
+{
+    if (n_rows >= VF_N && n_cols >= VF_N) {
+#pragma GCC unroll 16
+        for (int r = 0; r < VF_N; r++)
+            v[r] = mz_load(x, dtype, at + r * ld);
+    } else {
+#pragma GCC unroll 16
+        for (int r = 0; r < VF_N; r++)
+            v[r] = r < n_rows ? mz_load_n(x, dtype, at + r * ld, n_cols) : vf_set1(0.0f);
+    }
+    vf_transpose(v);
+}
+
+/* A is stored [m][k]: panel rows are k apart from each other. */
+MZ_INLINE void pack_a_rows(const mz_gemm *g, int64_t i0, int64_t m, mz_dtype dtype, float *out)
+{
+    const int64_t ld = g->args->lda;
+    for (int64_t i = 0; i < m; i += MZ_MR) {
+        const int64_t rows = m - i < MZ_MR ? m - i : MZ_MR;
+        for (int64_t p = 0; p < g->k; p += VF_N) {
+            const int64_t left = g->k - p;
+            vf v[VF_N];
+            load_transposed(g->a, dtype, (i0 + i) * ld + g->p0 + p, ld, rows, left, v);
+            /* A store reaches into the next row of the panel, which is written after it. */
+            if (left >= VF_N) {
+#pragma GCC unroll 16
+                for (int q = 0; q < VF_N; q++)
+                    vf_store(out + (p + q) * MZ_MR, v[q] * g->args->alpha);
+            } else {
+                for (int q = 0; q < left; q++)
+                    vf_store(out + (p + q) * MZ_MR, v[q] * g->args->alpha);
+            }
+        }
+        out += MZ_MR * g->k;
+    }
+}
+
+/* A is stored [k][m]: a row of the panel is a piece of a stored row. */
+MZ_INLINE void pack_a_columns(const mz_gemm *g, int64_t i0, int64_t m, mz_dtype dtype, float *out)
+{
+    const int64_t ld = g->args->lda;
+    for (int64_t p = 0; p < g->k; p++) {
+        const int64_t at = (g->p0 + p) * ld + i0;
+        for (int64_t i = 0; i < m; i += MZ_MR) {
+            const int64_t rows = m - i < MZ_MR ? m - i : MZ_MR;
+            const vf v = mz_load_n(g->a, dtype, at + i, rows) * g->args->alpha;
+            vf_store_n(out + i * g->k + p * MZ_MR, v, MZ_MR);
+        }
+    }
+}
+
+void MZ_CPU(pack_a)(const mz_gemm *g, int64_t i0, int64_t m, float *out)
+{
+    if (g->args->trans_a)
+        MZ_FOR_DTYPE(g->args->dtype, pack_a_columns(g, i0, m, D, out));
+    else
+        MZ_FOR_DTYPE(g->args->dtype, pack_a_rows(g, i0, m, D, out));
+}
+
+/* B is stored [k][n]. */
+MZ_INLINE void pack_b_rows(const mz_gemm *g, int64_t j, int64_t n, mz_dtype dtype, float *out)
+{
+    const int64_t ld = g->args->ldb;
+    for (int64_t p = 0; p < g->k; p++, out += MZ_NR)
+        for (int64_t v = 0; v < n; v += VF_N)
+            vf_store(out + v, mz_load_n(g->b, dtype, (g->p0 + p) * ld + j + v, n - v));
+}
+
+/* B is stored [n][k]. */
+MZ_INLINE void pack_b_columns(const mz_gemm *g, int64_t j, int64_t n, mz_dtype dtype, float *out)
+{
+    const int64_t ld = g->args->ldb;
+    for (int64_t c = 0; c < n; c += VF_N)
+        for (int64_t p = 0; p < g->k; p += VF_N) {
+            const int64_t left = g->k - p;
+            vf v[VF_N];
+            load_transposed(g->b, dtype, (j + c) * ld + g->p0 + p, ld, n - c, left, v);
+            if (left >= VF_N) {
+#pragma GCC unroll 16
+                for (int q = 0; q < VF_N; q++)
+                    vf_store(out + (p + q) * MZ_NR + c, v[q]);
+            } else {
+                for (int q = 0; q < left; q++)
+                    vf_store(out + (p + q) * MZ_NR + c, v[q]);
+            }
+        }
+}
+
+void MZ_CPU(pack_b)(const mz_gemm *g, int64_t j, int64_t n, float *out)
+{
+    if (g->args->trans_b)
+        MZ_FOR_DTYPE(g->args->dtype, pack_b_columns(g, j, n, D, out));
+    else
+        MZ_FOR_DTYPE(g->args->dtype, pack_b_rows(g, j, n, D, out));
+}

@@ -1,0 +1,124 @@
+#include "kernels/check.h"
+#include "kernels/cpu/family.h"
+#include "kernels/cpu/storage.h"
+
+/* Settings of one chunk's update, worked out once. */
+typedef struct update {
+    const mz_optim_args *args;
+    const mz_optim_hyper *h;
+    float lr, decay, keep;         /* keep = 1 - lr * decay: what decoupled decay leaves */
+    float inverse1, inverse_root2; /* 1 / bias_correction1, 1 / sqrt(bias_correction2) */
+} update;
+
+/* The moments with g added, and the direction of Adam's step. */
+MZ_INLINE vf adam_direction(const update *u, vf g, const mz_optim_chunk *c, int64_t i, int64_t left)
+{
+    const vf m = vf_fma(vf_load_n(c->state1 + i, left), vf_set1(u->h->beta1), g * (1.0f - u->h->beta1));
+    const vf v = vf_fma(vf_load_n(c->state2 + i, left), vf_set1(u->h->beta2), g * g * (1.0f - u->h->beta2));
+    vf_store_n(c->state1 + i, m, left);
+    vf_store_n(c->state2 + i, v, left);
+    return m * u->inverse1 / vf_fma(vf_sqrt(v), vf_set1(u->inverse_root2), vf_set1(u->h->eps));
+}
+
+MZ_INLINE vf sgd_direction(const update *u, vf g, const mz_optim_chunk *c, int64_t i, int64_t left)
+{
+    if (u->h->momentum == 0.0f)
+        return g;
+    vf buffer = g;
+    if (!u->h->first_step)
+        buffer = vf_fma(vf_load_n(c->state1 + i, left), vf_set1(u->h->momentum), g * (1.0f - u->h->dampening));
+    vf_store_n(c->state1 + i, buffer, left);
+    return u->h->nesterov ? vf_fma(buffer, vf_set1(u->h->momentum), g) : buffer;
+}
+
+MZ_INLINE vf adagrad_direction(const update *u, vf g, const mz_optim_chunk *c, int64_t i, int64_t left)
+{
+    const vf sum = vf_fma(g, g, vf_load_n(c->state1 + i, left));
+    vf_store_n(c->state1 + i, sum, left);
+    return g / (vf_sqrt(sum) + u->h->eps);
+}
+
+MZ_INLINE vf lion_direction(const update *u, vf g, const mz_optim_chunk *c, int64_t i, int64_t left)
+{
+    const vf m = vf_load_n(c->state1 + i, left), zero = vf_set1(0.0f), one = vf_set1(1.0f);
+    const vf blend = vf_fma(m, vf_set1(u->h->beta1), g * (1.0f - u->h->beta1));
+    vf_store_n(c->state1 + i, vf_fma(m, vf_set1(u->h->beta2), g * (1.0f - u->h->beta2)), left);
+    return vf_select(vf_lt(zero, blend), one, vf_select(vf_lt(blend, zero), -one, zero));
+}
+
+MZ_INLINE void update_range(const update *u, mz_optim_kind kind, mz_dtype dtype, const mz_optim_chunk *c,
+                            int64_t begin, int64_t end)
+{
+    const float grad_scale = *u->args->grad_scale;
+    const bool decoupled = kind == MZ_OPTIM_ADAMW || kind == MZ_OPTIM_LION;
+    for (int64_t i = begin; i < end; i += VF_N) {
+        const int64_t left = end - i;
+        const vf w = vf_load_n(c->master + i, left);
+        vf g = mz_load_n(c->grad, dtype, i, left) * grad_scale, step;
+        if (!decoupled)
+            g = vf_fma(w, vf_set1(u->decay), g);
+        if (kind == MZ_OPTIM_ADAMW || kind == MZ_OPTIM_ADAM)
+            step = adam_direction(u, g, c, i, left);
+        else if (kind == MZ_OPTIM_SGD)
+            step = sgd_direction(u, g, c, i, left);
+        else if (kind == MZ_OPTIM_ADAGRAD)
+            step = adagrad_direction(u, g, c, i, left);
+        else
+            step = lion_direction(u, g, c, i, left);
+        const vf next = vf_fma(step, vf_set1(-u->lr), decoupled ? w * u->keep : w);
+        vf_store_n(c->master + i, next, left);
+        if (c->param)
+            mz_store_n(c->param, u->args->param_dtype, i, next, left);
+    }
+}
+
+static void update_chunk(const mz_optim_args *a, const mz_optim_chunk *c, int64_t begin, int64_t end)
+{
+    const mz_optim_hyper *h = a->hyper;
+    update u = {.args = a, .h = h, .lr = h->lr * c->lr_scale, .decay = c->weight_decay};
+    u.keep = (float)(1.0 - (double)u.lr * (double)u.decay);
+    u.inverse1 = 1.0f / h->bias_correction1;
+    u.inverse_root2 = (float)(1.0 / sqrt((double)h->bias_correction2));
+    switch (a->kind) {
+#define CASE(kind)                                                                                                 \
+    case kind:                                                                                                     \
+        MZ_FOR_DTYPE(a->grad_dtype, update_range(&u, kind, D, c, begin, end));                                     \
+        break;
+        CASE(MZ_OPTIM_ADAMW)
+        CASE(MZ_OPTIM_ADAM)
+        CASE(MZ_OPTIM_SGD)
+        CASE(MZ_OPTIM_ADAGRAD)
+        CASE(MZ_OPTIM_LION)
+#undef CASE
+    default:
+        break;
+    }
+}
+
+/* Elements begin..end of the chunks laid end to end. */
+static void update_part(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const mz_optim_args *a = arg;
+    int64_t base = 0;
+    (void)thread;
+    for (int i = 0; i < a->n_chunks && base < end; i++) {
+        const mz_optim_chunk *c = &a->chunks[i];
+        const int64_t from = begin > base ? begin - base : 0, to = end - base < c->n ? end - base : c->n;
+        if (from < to)
+            update_chunk(a, c, from, to);
+        base += c->n;
+    }
+}
+
+mz_status MZ_CPU(optim)(const mz_optim_args *args, mz_stream *stream)
+{
+    mz_status status = mz_check_optim(args);
+    if (status || args->n_chunks == 0 || *args->nonfinite != 0)
+        return status;
+    mz_optim_args a = *args;
+    a.n_elements = 0;
+    for (int i = 0; i < a.n_chunks; i++)
+        a.n_elements += a.chunks[i].n;
+    mz_threads_for(mz_threads_if_worth(stream, a.n_elements), a.n_elements, 64, update_part, &a);
+    return MZ_OK;
+}
