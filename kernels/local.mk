@@ -36,7 +36,8 @@ tests_kernels_test_kernels_SOURCES = tests/kernels/test_kernels.c tests/kernels/
 TESTS += tests/kernels/instruction_sets.sh
 EXTRA_DIST += tests/kernels/instruction_sets.sh tests/bench/torch_step.py
 if HAVE_CMOCKA
-check_PROGRAMS += tests/kernels/test_ref
-TESTS += tests/kernels/test_ref
-tests_kernels_test_ref_LDADD = $(LDADD) $(CMOCKA_LIBS)
+check_PROGRAMS += tests/kernels/test_ref_grad tests/kernels/test_ref_optim
+TESTS += tests/kernels/test_ref_grad tests/kernels/test_ref_optim
+tests_kernels_test_ref_grad_LDADD = $(LDADD) $(CMOCKA_LIBS)
+tests_kernels_test_ref_optim_LDADD = $(LDADD) $(CMOCKA_LIBS)
 endif

@@ -7,18 +7,23 @@ libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.
 	src/comm/issue.h src/comm/issue.c src/comm/comm.c
 
 # Tests
-EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh
-check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_probe \
+EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh
+check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_probe tests/comm/killed_probe \
+	tests/comm/failures.np4 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6
+noinst_PROGRAMS += tests/comm/bench_collectives
+tests_comm_bench_collectives_SOURCES = tests/comm/bench_collectives.c
 tests_comm_world_np4_SOURCES = tests/comm/world.c
 tests_comm_agree_np4_SOURCES = tests/comm/agree.c
 tests_comm_launch_probe_SOURCES = tests/comm/launch_probe.c
+tests_comm_killed_probe_SOURCES = tests/comm/killed_probe.c
+tests_comm_failures_np4_SOURCES = tests/comm/failures.c
 tests_comm_collectives_np1_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np2_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np3_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np4_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np6_SOURCES = tests/comm/collectives.c
-TESTS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh \
+TESTS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/failures.np4 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6

@@ -254,12 +254,13 @@ static mz_status wait_for_all(mpi_wire *wire, const mz_op_info *op, mz_wire_requ
         mz_status status = take_cards(wire, op, requests, n);
         if (!status && cards_complete(wire, op, requests, n))
             status = test_all(requests, n, &n_done);
-        if (status || n_done == n)
-            return status;
-        if (tries % 64 == 0)
-            status = look_for_abort(wire);
         if (status)
             return status;
+        if (n_done == n || tries % 64 == 0) { /* a late rank finds all data there, and the others gone */
+            status = look_for_abort(wire);
+            if (status || n_done == n)
+                return status;
+        }
         bool all_there = all_arrived(wire, op, requests, n);
         if (mz_clock_seconds() > op->deadline + (all_there ? grace_seconds : 0)) {
             status = look_for_abort(wire);

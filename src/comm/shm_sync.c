@@ -103,7 +103,7 @@ static mz_status fail_here(mz_shm_sync *sync, mz_status status)
 
 static mz_status failed_elsewhere(const mz_shm_sync *sync)
 {
-    if (atomic_load(&sync->failure->state) != 2)
+    if (atomic_load_explicit(&sync->failure->state, memory_order_acquire) != 2)
         return MZ_OK;
     return mz_fail_adopt((mz_status)sync->failure->status, sync->failure->message);
 }
@@ -204,8 +204,8 @@ mz_status mz_shm_sync_wait(mz_shm_sync *sync, const mz_op_info *op, int member, 
         relax();
         there = reached(atomic_load_explicit(word, memory_order_acquire), steps);
     }
-    mz_status status = MZ_OK;
-    if (!there)
+    mz_status status = failed_elsewhere(sync); /* a late rank finds all data there, and the others gone */
+    if (!status && !there)
         status = sleep_until(sync, op, member, word,
                              which == MZ_SHM_READY ? &rank->ready_sleepers : &rank->done_sleepers, steps);
     if (!status && which == MZ_SHM_READY && sync->checked[member] != op->sequence + 1)

@@ -152,8 +152,8 @@ static mz_status prepare(const opening *o, int *place)
         if (status == MZ_ERR_DATA)
             mz_log(MZ_LOG_WARN, "%s; making it anew", mz_last_error());
     }
-    if (o->options->cache_folder)
-        mz_make_directories(o->options->cache_folder); /* if it fails, the next place serves */
+    if (o->options->cache_folder && mz_make_directories(o->options->cache_folder) == MZ_ERR_MEMORY)
+        return MZ_ERR_MEMORY; /* after any other error the next place serves */
     for (int i = 0; i < N_PLACES; i++) {
         status = build(o, o->places[i]);
         if (!status)

@@ -174,7 +174,7 @@ static mz_status load_config(const mz_world *world, const mz_train_options *opti
 {
     mz_config_defaults flags = options->flags;
     flags.hidden_size = mz_model_get_info(setup->model)->hidden;
-    flags.total_steps = options->max_steps > 0 ? options->max_steps : 1;
+    flags.total_steps = options->max_steps > 0 ? options->max_steps : -1; /* not known yet */
     mz_status st = mz_config_load(options->config_path, &flags, world->size, &setup->config);
     if (st != MZ_OK || !setup->train)
         return st;

@@ -8,7 +8,7 @@
 
 #include "mpizero/status.h"
 
-static int n_failures;
+static int n_failures __attribute__((unused));
 
 #define CHECK(condition, ...)                                                                                      \
     do {                                                                                                           \

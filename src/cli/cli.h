@@ -1,0 +1,58 @@
+/* The program: commands, and what they share. */
+#ifndef MZ_CLI_CLI_H
+#define MZ_CLI_CLI_H
+
+#include <stdio.h>
+
+#include "cli/options.h"
+#include "comm/comm.h"
+
+/* Options of every command; the first member of every command's struct. */
+typedef struct mz_cli_common {
+    const char *log_level;
+    int ranks_per_node;     /* of commands that start MPI */
+    double timeout_seconds; /* likewise; < 0: not given */
+} mz_cli_common;
+
+enum { MZ_COMMAND_GROUPS = 8 };
+
+struct mz_command {
+    const char *name, *operands; /* operands: "PATH", or "" */
+    const char *summary;         /* one line, for the list of commands */
+    const char *description;     /* a paragraph, for --help and the manual */
+    const mz_command_group *groups;
+    int n_groups;
+    size_t target_bytes;
+    void (*set_defaults)(void *target);
+    bool starts_mpi; /* else `world` is NULL */
+    mz_status (*run)(mz_world *world, const void *target);
+};
+
+extern const mz_command mz_command_train, mz_command_eval, mz_command_generate, mz_command_consolidate,
+    mz_command_inspect, mz_command_estimate, mz_command_topo, mz_command_env;
+
+extern const mz_command *const mz_commands[];
+extern const int mz_n_commands;
+
+/* NULL, with an error recorded that names the nearest command. */
+const mz_command *mz_command_find(const char *name);
+
+/* Groups that several commands have. */
+extern const mz_option_group mz_group_common;   /* mz_cli_common, of every command */
+extern const mz_option_group mz_group_launch;   /* mz_cli_common, of those that start MPI */
+extern const mz_option_group mz_group_training; /* mz_config_defaults */
+
+/* --help of the program (command NULL) or of a command; the same as the manual page's source. */
+void mz_help_print(const mz_command *command, FILE *out);
+void mz_help_print_manual(FILE *out);
+
+/* The exit code that stands for a status: 0, 1, 2 or 75. */
+int mz_exit_code(mz_status status);
+/* Whether this process speaks for the job before MPI has started. */
+bool mz_is_first_process(void);
+/* Collective over the world, with a grace period for failed ranks: compares how the ranks ended and prints one
+ * message. Returns this rank's exit code. *alone: this rank failed and others did not come, so that the job is to
+ * be aborted. Local when world is NULL. */
+int mz_conclude(mz_world *world, mz_status status, bool *alone);
+
+#endif
