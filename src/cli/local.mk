@@ -6,3 +6,7 @@ mpizero_SOURCES = src/cli/cli.h src/cli/commands.c src/cli/conclude.c src/cli/co
 mpizero_CPPFLAGS = $(AM_CPPFLAGS) -DMZ_VERSION='"$(PACKAGE_VERSION)"'
 
 # Tests
+dist_man_MANS += doc/mpizero.1
+cli_tests = tests/cli/manual.sh tests/cli/ranks.sh tests/cli/usage.sh
+TESTS += $(cli_tests)
+EXTRA_DIST += $(cli_tests)

@@ -272,12 +272,12 @@ mz_status mz_options_parse(const mz_command *command, int n_args, char **args, v
     int n_operands = 0;
     char text[256];
     mz_status status = MZ_OK;
-    *help = false;
+    *help = n_args > 0 && strcmp(args[0], "-h") == 0;
+    for (int i = 0; i < n_args; i++)
+        *help = *help || strcmp(args[i], "--help") == 0;
+    if (*help)
+        return MZ_OK;
     for (int i = 0; i < n_args && status == MZ_OK; i++) {
-        if (strcmp(args[i], "--help") == 0 || strcmp(args[i], "-h") == 0) {
-            *help = true;
-            return MZ_OK;
-        }
         if (strncmp(args[i], "--", 2) == 0) {
             status = take_flag(command, n_args, args, &i, target, &given);
             continue;
