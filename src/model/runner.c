@@ -296,7 +296,9 @@ static mz_status recompute(mz_runner *runner, mz_tape *tape, int u)
     mz_tensor *state[MZ_STATE_MAX];
     memcpy(state, record->in, sizeof state);
     memset(record->in, 0, sizeof record->in);
+    mz_tape_set_deferring(tape, true);
     mz_status status = call_unit(runner, tape, &runner->run, u, true, state);
+    mz_tape_set_deferring(tape, false);
     for (int i = 0; i < MZ_STATE_MAX; i++) {
         if (status == MZ_OK && record->out[i] && state[i])
             mz_tensor_move_grad(record->out[i], state[i]);

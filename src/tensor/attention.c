@@ -22,7 +22,7 @@ static mz_status check_options(const mz_attention_options *options, int64_t batc
                        (double)options->dropout);
     if (!options->key_mask)
         return MZ_OK;
-    mz_status status = mz_tensor_check(options->key_mask, "attention: key mask", MZ_U8);
+    mz_status status = mz_tensor_need(options->key_mask, "attention: key mask", MZ_U8);
     if (status == MZ_OK && options->key_mask->numel != batch * t_k)
         status = mz_fail(MZ_ERR_ARGUMENT, "attention: expected a key mask of [%" PRId64 ", %" PRId64 "], found %s",
                          batch, t_k, mz_tensor_shape(options->key_mask).s);
@@ -173,7 +173,7 @@ static mz_status use_cache(mz_tape *tape, const mz_attention_options *options, i
 
 mz_status mz_attention_fused(mz_tape *tape, mz_tensor *qkv, const mz_attention_options *options, mz_tensor **out)
 {
-    mz_status status = mz_tensor_check(qkv, "attention: qkv", tape->options.dtype);
+    mz_status status = mz_tensor_need(qkv, "attention: qkv", tape->options.dtype);
     if (status != MZ_OK)
         return status;
     if (qkv->n_dims != 3 || qkv->shape[2] % 3 != 0)
@@ -213,13 +213,13 @@ mz_status mz_attention_fused(mz_tape *tape, mz_tensor *qkv, const mz_attention_o
     return MZ_OK;
 }
 
-static mz_status check_apart(const mz_tape *tape, const mz_tensor *q, const mz_tensor *k, const mz_tensor *v)
+static mz_status check_apart(const mz_tape *tape, mz_tensor *q, mz_tensor *k, mz_tensor *v)
 {
-    mz_status status = mz_tensor_check(q, "attention: q", tape->options.dtype);
+    mz_status status = mz_tensor_need(q, "attention: q", tape->options.dtype);
     if (status == MZ_OK)
-        status = mz_tensor_check(k, "attention: k", tape->options.dtype);
+        status = mz_tensor_need(k, "attention: k", tape->options.dtype);
     if (status == MZ_OK)
-        status = mz_tensor_check_same(k, v, "attention: k and v");
+        status = mz_tensor_need_same(k, v, "attention: k and v");
     if (status == MZ_OK &&
         (q->n_dims != 3 || k->n_dims != 3 || q->shape[0] != k->shape[0] || q->shape[2] != k->shape[2]))
         status =

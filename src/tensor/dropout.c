@@ -15,6 +15,15 @@ static mz_status run_dropout(mz_tape *tape, const mz_dropout *dropout, const mz_
     return mz_tape_kernels(tape)->dropout(&args, tape->options.stream);
 }
 
+static mz_status dropout_again(mz_tape *tape, const mz_node *node, mz_tensor *y)
+{
+    mz_tensor *x = node->saved[0], *residual = node->saved[1];
+    mz_status status = mz_tensor_compute(x);
+    if (status == MZ_OK && residual)
+        status = mz_tensor_compute(residual);
+    return status == MZ_OK ? run_dropout(tape, &node->op.dropout, x, residual, y) : status;
+}
+
 static mz_status dropout_backward(mz_tape *tape, mz_node *node)
 {
     mz_tensor *x = node->inputs[0], *residual = node->inputs[1], *dx;
@@ -58,19 +67,26 @@ mz_status mz_dropout_op(mz_tape *tape, mz_tensor *x, float p, mz_tensor *residua
         return MZ_OK;
     }
     bool tracks = mz_tape_tracks(tape, (const mz_tensor *const[]){x, residual}, 2, NULL, 0);
+    bool defer = tracks && tape->deferring;
     if (tracks)
         status = mz_tape_reserve(tape);
+    if (status == MZ_OK && !defer)
+        status = mz_tensor_compute(x);
+    if (status == MZ_OK && !defer && residual)
+        status = mz_tensor_compute(residual);
     if (status == MZ_OK)
-        status = mz_tensor_like(tape, x, -1, &y);
+        status = defer ? mz_tensor_defer(tape, x, -1, &y) : mz_tensor_like(tape, x, -1, &y);
     if (status != MZ_OK)
         return status;
-    status = run_dropout(tape, &dropout, x, residual, y);
-    if (status != MZ_OK) {
+    if (!defer && (status = run_dropout(tape, &dropout, x, residual, y)) != MZ_OK) {
         mz_tensor_release(y);
         return status;
     }
     if (tracks)
         mz_tape_push(tape, &(mz_node){.backward = dropout_backward,
+                                      .again = defer ? dropout_again : NULL,
+                                      .saved_for_again = true,
+                                      .saved = {defer ? x : NULL, defer ? residual : NULL},
                                       .inputs = {x, residual},
                                       .outputs = {y},
                                       .op.dropout = dropout});

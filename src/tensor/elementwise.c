@@ -15,11 +15,11 @@ static mz_status refuse_loss(const mz_tensor *x, const char *op)
                       : MZ_OK;
 }
 
-static mz_status check_one(const mz_tensor *x, const char *op)
+static mz_status check_one(mz_tensor *x, const char *op)
 {
     mz_status status = x ? MZ_OK : mz_fail(MZ_ERR_ARGUMENT, "%s: expected a tensor, found none", op);
     if (status == MZ_OK)
-        status = mz_tensor_check(x, op, x->dtype);
+        status = mz_tensor_need(x, op, x->dtype);
     return status == MZ_OK ? refuse_loss(x, op) : status;
 }
 
@@ -35,6 +35,14 @@ static mz_status run_add(mz_tape *tape, const mz_tensor *a, float alpha, const m
                         .y = y->data,
                         .dtype = y->dtype};
     return mz_tape_kernels(tape)->add(&args, tape->options.stream);
+}
+
+static mz_status add_again(mz_tape *tape, const mz_node *node, mz_tensor *y)
+{
+    mz_status status = mz_tensor_compute(node->saved[0]);
+    if (status == MZ_OK)
+        status = mz_tensor_compute(node->saved[1]);
+    return status == MZ_OK ? run_add(tape, node->saved[0], 1.0f, node->saved[1], y) : status;
 }
 
 /* Both inputs share one gradient tensor; whoever adds to it first makes a copy. */
@@ -62,20 +70,29 @@ mz_status mz_add(mz_tape *tape, mz_tensor *a, mz_tensor *b, mz_tensor **out)
     if (status != MZ_OK)
         return status;
     bool tracks = mz_tape_tracks(tape, (const mz_tensor *const[]){a, b}, 2, NULL, 0);
+    bool defer = tracks && tape->deferring && !a->is_loss;
     if (tracks)
         status = mz_tape_reserve(tape);
+    if (status == MZ_OK && !defer)
+        status = mz_tensor_compute(a);
+    if (status == MZ_OK && !defer)
+        status = mz_tensor_compute(b);
     if (status == MZ_OK)
-        status = mz_tensor_like(tape, a, -1, &y);
+        status = defer ? mz_tensor_defer(tape, a, -1, &y) : mz_tensor_like(tape, a, -1, &y);
     if (status != MZ_OK)
         return status;
-    status = run_add(tape, a, 1.0f, b, y);
-    if (status != MZ_OK) {
+    if (!defer && (status = run_add(tape, a, 1.0f, b, y)) != MZ_OK) {
         mz_tensor_release(y);
         return status;
     }
     y->is_loss = a->is_loss;
     if (tracks)
-        mz_tape_push(tape, &(mz_node){.backward = add_backward, .inputs = {a, b}, .outputs = {y}});
+        mz_tape_push(tape, &(mz_node){.backward = add_backward,
+                                      .again = defer ? add_again : NULL,
+                                      .saved_for_again = true,
+                                      .inputs = {a, b},
+                                      .outputs = {y},
+                                      .saved = {defer ? a : NULL, defer ? b : NULL}});
     *out = y;
     return MZ_OK;
 }
@@ -116,7 +133,7 @@ mz_status mz_mul(mz_tape *tape, mz_tensor *a, mz_tensor *b, mz_tensor **out)
     mz_tensor *y;
     mz_status status = check_one(a, "mul");
     if (status == MZ_OK)
-        status = mz_tensor_check_same(a, b, "mul");
+        status = mz_tensor_need_same(a, b, "mul");
     if (status != MZ_OK)
         return status;
     bool tracks = mz_tape_tracks(tape, (const mz_tensor *const[]){a, b}, 2, NULL, 0);
@@ -181,6 +198,16 @@ mz_status mz_scale(mz_tape *tape, mz_tensor *x, float factor, mz_tensor **out)
 
 /* ---- activations ---- */
 
+static mz_status activate_again(mz_tape *tape, const mz_node *node, mz_tensor *y)
+{
+    mz_activation_args args = {.n = y->numel,
+                               .activation = node->op.activation,
+                               .x = node->saved[0]->data,
+                               .y = y->data,
+                               .dtype = y->dtype};
+    return mz_tape_kernels(tape)->activation(&args, tape->options.stream);
+}
+
 static mz_status activate_backward(mz_tape *tape, mz_node *node)
 {
     mz_tensor *dx, *dy = mz_grad_take(node->outputs[0]);
@@ -226,6 +253,8 @@ mz_status mz_activate(mz_tape *tape, mz_tensor *x, mz_activation activation, mz_
     }
     if (tracks)
         mz_tape_push(tape, &(mz_node){.backward = activate_backward,
+                                      .again = activate_again,
+                                      .cheap = true,
                                       .inputs = {x},
                                       .outputs = {y},
                                       .saved = {x},

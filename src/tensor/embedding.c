@@ -44,10 +44,10 @@ static mz_status embedding_backward(mz_tape *tape, mz_node *node)
     return status;
 }
 
-static mz_status check(const mz_tape *tape, const mz_tensor *ids, const mz_param *table, const mz_param *positions,
-                       const mz_tensor *position_ids, int64_t position_offset)
+static mz_status check(const mz_tape *tape, mz_tensor *ids, const mz_param *table, const mz_param *positions,
+                       mz_tensor *position_ids, int64_t position_offset)
 {
-    mz_status status = mz_tensor_check(ids, "embedding: ids", MZ_I32);
+    mz_status status = mz_tensor_need(ids, "embedding: ids", MZ_I32);
     if (status == MZ_OK && (ids->n_dims < 1 || ids->n_dims >= MZ_MAX_DIMS))
         status = mz_fail(MZ_ERR_ARGUMENT, "embedding: expected ids with 1 to %d dimensions, found %s",
                          MZ_MAX_DIMS - 1, mz_tensor_shape(ids).s);
@@ -61,9 +61,8 @@ static mz_status check(const mz_tape *tape, const mz_tensor *ids, const mz_param
     if (status != MZ_OK || !positions)
         return status;
     if (position_ids) {
-        status = mz_tensor_check(position_ids, "embedding: position ids", MZ_I32);
-        return status != MZ_OK ? status
-                               : mz_tensor_check_same(ids, position_ids, "embedding: ids and position ids");
+        status = mz_tensor_need(position_ids, "embedding: position ids", MZ_I32);
+        return status != MZ_OK ? status : mz_tensor_need_same(ids, position_ids, "embedding: ids and position ids");
     }
     int64_t last = position_offset + mz_tensor_dim(ids, -1);
     if (position_offset < 0 || last > positions->spec.shape[0])

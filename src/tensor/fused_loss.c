@@ -144,16 +144,16 @@ static int64_t rows_per_chunk(int64_t rows, int64_t ld, mz_dtype dtype, size_t l
     return n_chunks > 0 ? (rows + n_chunks - 1) / n_chunks : 1;
 }
 
-static mz_status check(const mz_tape *tape, const mz_tensor *x, const mz_param *weight, const mz_tensor *labels)
+static mz_status check(const mz_tape *tape, mz_tensor *x, const mz_param *weight, mz_tensor *labels)
 {
-    mz_status status = mz_tensor_check(x, "linear_cross_entropy: x", tape->options.dtype);
+    mz_status status = mz_tensor_need(x, "linear_cross_entropy: x", tape->options.dtype);
     if (status == MZ_OK && x->n_dims < 1)
         status = mz_fail(MZ_ERR_ARGUMENT,
                          "linear_cross_entropy: expected x with at least one dimension, found a scalar");
     if (status == MZ_OK)
         status = mz_param_check(tape, weight, "linear_cross_entropy: weight", 2, -1, mz_tensor_dim(x, -1));
     if (status == MZ_OK)
-        status = mz_tensor_check(labels, "linear_cross_entropy: labels", MZ_I32);
+        status = mz_tensor_need(labels, "linear_cross_entropy: labels", MZ_I32);
     if (status == MZ_OK && labels->numel != mz_tensor_rows(x))
         status = mz_fail(MZ_ERR_ARGUMENT, "linear_cross_entropy: expected one label per row of x, found %s and %s",
                          mz_tensor_shape(labels).s, mz_tensor_shape(x).s);

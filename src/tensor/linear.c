@@ -20,10 +20,10 @@ static linear_dims dims_of(const mz_tensor *x, const mz_param *weight, mz_weight
 
 /* ---- forward ---- */
 
-static mz_status check(const mz_tape *tape, const mz_tensor *x, const mz_param *weight, const mz_param *bias,
+static mz_status check(const mz_tape *tape, mz_tensor *x, const mz_param *weight, const mz_param *bias,
                        mz_weight_layout layout, mz_activation activation)
 {
-    mz_status status = mz_tensor_check(x, "linear: x", tape->options.dtype);
+    mz_status status = mz_tensor_need(x, "linear: x", tape->options.dtype);
     if (status != MZ_OK)
         return status;
     if (x->n_dims < 1)
@@ -62,6 +62,48 @@ static mz_status run_forward(mz_tape *tape, const mz_tensor *x, const mz_param *
                            .aux = pre ? pre->data : NULL};
     args.epilogue = activation != MZ_ACT_NONE ? MZ_EPI_ACT : bias ? MZ_EPI_BIAS : MZ_EPI_NONE;
     return mz_tape_kernels(tape)->matmul(&args, tape->options.stream);
+}
+
+/* ---- again ---- */
+
+/* x as it was, for the caller to release: saved, or computed again by the operation that made it. */
+static mz_status input_again(mz_tape *tape, const mz_node *node, mz_tensor **x)
+{
+    int producer = node->op.linear.x_producer;
+    if (producer < 0) {
+        *x = node->saved[X];
+        mz_tensor_retain(*x);
+        return MZ_OK;
+    }
+    mz_status status = mz_tensor_like(tape, node->inputs[0], -1, x);
+    if (status != MZ_OK)
+        return status;
+    status = tape->nodes[producer].again(tape, &tape->nodes[producer], *x);
+    if (status != MZ_OK)
+        mz_tensor_drop(x);
+    return status;
+}
+
+static mz_status activation_again(mz_tape *tape, const mz_node *node, mz_tensor *y)
+{
+    mz_activation_args args = {.n = y->numel,
+                               .activation = node->op.linear.activation,
+                               .x = node->saved[PRE]->data,
+                               .y = y->data,
+                               .dtype = y->dtype};
+    return mz_tape_kernels(tape)->activation(&args, tape->options.stream);
+}
+
+static mz_status product_again(mz_tape *tape, const mz_node *node, mz_tensor *y)
+{
+    mz_tensor *x;
+    mz_status status = input_again(tape, node, &x);
+    if (status != MZ_OK)
+        return status;
+    status = run_forward(tape, x, node->params[WEIGHT], node->params[BIAS], node->op.linear.layout, MZ_ACT_NONE,
+                         NULL, y);
+    mz_tensor_release(x);
+    return status;
 }
 
 /* ---- backward ---- */
@@ -110,7 +152,6 @@ static mz_status bias_gradient(mz_tape *tape, mz_param *bias, const mz_tensor *d
 static mz_status weight_gradient(mz_tape *tape, const mz_node *node, const mz_tensor *dy)
 {
     mz_param *weight = node->params[WEIGHT], *bias = node->params[BIAS];
-    const mz_tensor *x = node->saved[X];
     linear_dims d = dims_of(node->inputs[0], weight, node->op.linear.layout);
     bool out_in = node->op.linear.layout == MZ_WEIGHT_OUT_IN;
     bool with_bias = bias && bias->trainable;
@@ -127,8 +168,6 @@ static mz_status weight_gradient(mz_tape *tape, const mz_node *node, const mz_te
                            .k = d.rows,
                            .batch = 1,
                            .trans_a = true,
-                           .a = out_in ? dy->data : x->data,
-                           .b = out_in ? x->data : dy->data,
                            .lda = out_in ? d.out : d.in,
                            .ldb = out_in ? d.in : d.out,
                            .ldc = out_in ? d.in : d.out,
@@ -138,20 +177,33 @@ static mz_status weight_gradient(mz_tape *tape, const mz_node *node, const mz_te
     mz_status status = mz_param_want_grad(tape, weight, &args.accumulate);
     if (status == MZ_OK && with_bias)
         status = mz_param_want_grad(tape, bias, &args.accumulate_bias_grad);
+    mz_tensor *x = NULL;
+    if (status == MZ_OK)
+        status = input_again(tape, node, &x);
     if (status != MZ_OK)
         return status;
+    args.a = out_in ? dy->data : x->data;
+    args.b = out_in ? x->data : dy->data;
     args.c = weight->grad;
     if (with_bias) {
         args.epilogue = out_in ? MZ_EPI_BGRAD_A : MZ_EPI_BGRAD_B;
         args.bias_grad = bias->grad;
     }
     status = mz_tape_kernels(tape)->matmul(&args, tape->options.stream);
+    mz_tensor_release(x);
     if (status != MZ_OK)
         return status;
     weight->grad_written = true;
     if (with_bias)
         bias->grad_written = true;
     return MZ_OK;
+}
+
+/* What x was before its activation, when a linear operation made it so. */
+static const mz_tensor *pre_activation(const mz_tape *tape, const mz_tensor *x)
+{
+    const mz_node *producer = x->producer >= 0 ? &tape->nodes[x->producer] : NULL;
+    return producer && producer->again == activation_again ? producer->saved[PRE] : NULL;
 }
 
 /* dx = dy W^T. Where x is an activation's output that only this operation read, that activation's derivative is
@@ -162,7 +214,8 @@ static mz_status input_gradient(mz_tape *tape, const mz_node *node, const mz_ten
     mz_tensor *x = node->inputs[0], *dx;
     linear_dims d = dims_of(x, weight, node->op.linear.layout);
     bool out_in = node->op.linear.layout == MZ_WEIGHT_OUT_IN;
-    bool fuse = x->pre && x->n_consumers == 1 && !x->grad && !x->keep_grad;
+    const mz_tensor *pre = pre_activation(tape, x);
+    bool fuse = pre && x->n_consumers == 1 && !x->grad && !x->keep_grad;
     bool add = x->grad && mz_tensor_is_sole(x->grad);
     if (add) {
         dx = x->grad;
@@ -188,8 +241,8 @@ static mz_status input_gradient(mz_tape *tape, const mz_node *node, const mz_ten
                            .accumulate = add};
     if (fuse) {
         args.epilogue = MZ_EPI_DACT;
-        args.activation = x->activation;
-        args.aux = x->pre->data;
+        args.activation = tape->nodes[x->producer].op.linear.activation;
+        args.aux = pre->data;
     }
     mz_status status = mz_tape_kernels(tape)->matmul(&args, tape->options.stream);
     if (add)
@@ -225,26 +278,31 @@ mz_status mz_linear(mz_tape *tape, mz_tensor *x, mz_param *weight, mz_param *bia
         return status;
     mz_param *params[] = {weight, bias};
     bool tracks = mz_tape_tracks(tape, (const mz_tensor *const[]){x}, 1, params, 2);
+    bool active = activation != MZ_ACT_NONE, defer = tracks && tape->deferring && !active;
     linear_dims d = dims_of(x, weight, layout);
     if (tracks)
         status = mz_tape_reserve(tape);
     if (status == MZ_OK)
-        status = mz_tensor_like(tape, x, d.out, &y);
-    if (status == MZ_OK && tracks && activation != MZ_ACT_NONE)
+        status = defer ? mz_tensor_defer(tape, x, d.out, &y) : mz_tensor_like(tape, x, d.out, &y);
+    if (status == MZ_OK && tracks && active)
         status = mz_tensor_like(tape, y, -1, &pre);
-    if (status == MZ_OK)
+    if (status == MZ_OK && !defer)
         status = run_forward(tape, x, weight, bias, layout, activation, pre, y);
     if (status != MZ_OK)
         goto out;
     if (tracks) {
+        int x_producer = mz_tape_cheap_producer(tape, x);
+        bool save_x = x_producer < 0 && (weight->trainable || defer);
         mz_tape_push(tape, &(mz_node){.backward = linear_backward,
+                                      .again = active  ? activation_again
+                                               : defer ? product_again
+                                                       : NULL,
+                                      .cheap = active,
                                       .inputs = {x},
                                       .outputs = {y},
-                                      .saved = {[X] = weight->trainable ? x : NULL, [PRE] = pre},
+                                      .saved = {[X] = save_x ? x : NULL, [PRE] = pre},
                                       .params = {[WEIGHT] = weight, [BIAS] = bias},
-                                      .op.linear = {layout, activation}});
-        y->pre = pre;
-        y->activation = activation;
+                                      .op.linear = {layout, activation, x_producer}});
     }
     *out = y;
     y = NULL;

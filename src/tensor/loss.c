@@ -92,9 +92,9 @@ mz_status mz_cross_entropy(mz_tape *tape, mz_tensor *logits, mz_tensor *labels, 
                            mz_tensor **out)
 {
     mz_tensor *loss;
-    mz_status status = mz_tensor_check(logits, "cross_entropy: logits", tape->options.dtype);
+    mz_status status = mz_tensor_need(logits, "cross_entropy: logits", tape->options.dtype);
     if (status == MZ_OK)
-        status = mz_tensor_check(labels, "cross_entropy: labels", MZ_I32);
+        status = mz_tensor_need(labels, "cross_entropy: labels", MZ_I32);
     if (status == MZ_OK && (logits->n_dims < 1 || labels->numel != mz_tensor_rows(logits)))
         status = mz_fail(MZ_ERR_ARGUMENT, "cross_entropy: expected one label per row of logits, found %s and %s",
                          mz_tensor_shape(labels).s, mz_tensor_shape(logits).s);
@@ -124,9 +124,9 @@ mz_status mz_cross_entropy(mz_tape *tape, mz_tensor *logits, mz_tensor *labels, 
 mz_status mz_mse_loss(mz_tape *tape, mz_tensor *x, mz_tensor *target, mz_tensor **out)
 {
     mz_tensor *loss;
-    mz_status status = mz_tensor_check(x, "mse_loss: x", tape->options.dtype);
+    mz_status status = mz_tensor_need(x, "mse_loss: x", tape->options.dtype);
     if (status == MZ_OK)
-        status = mz_tensor_check_same(x, target, "mse_loss: x and target");
+        status = mz_tensor_need_same(x, target, "mse_loss: x and target");
     if (status != MZ_OK)
         return status;
     bool tracks = mz_tape_tracks(tape, (const mz_tensor *const[]){x}, 1, NULL, 0);

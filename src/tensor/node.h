@@ -12,8 +12,14 @@ typedef struct mz_node mz_node;
  * its outputs off them and may release what it saved as soon as it is done with it. */
 typedef mz_status (*mz_backward_fn)(mz_tape *tape, mz_node *node);
 
+/* Computes the node's outputs[0] into y, which has memory, from what the node saved. */
+typedef mz_status (*mz_again_fn)(mz_tape *tape, const mz_node *node, mz_tensor *y);
+
 struct mz_node {
     mz_backward_fn backward;
+    mz_again_fn again;                   /* NULL: its output cannot be put off or computed again */
+    bool cheap;                          /* `again` costs little beside a matrix product */
+    bool saved_for_again;                /* what is saved serves `again` alone, and is dropped after it */
     mz_tensor *inputs[MZ_NODE_INPUTS];   /* linked */
     mz_tensor *outputs[MZ_NODE_OUTPUTS]; /* linked */
     mz_tensor *saved[MZ_NODE_SAVED];     /* referenced */
@@ -22,7 +28,9 @@ struct mz_node {
         struct {
             mz_weight_layout layout;
             mz_activation activation;
+            int x_producer; /* x is not saved: that node computes it again; -1: it is saved */
         } linear;
+        float eps;
         mz_activation activation;
         mz_attention_shape attention;
         mz_dropout dropout;
@@ -37,9 +45,11 @@ struct mz_node {
 struct mz_tape {
     mz_tape_options options;
     bool recording, training;
-    const char *unit; /* borrowed */
-    uint32_t n_sites; /* random operations since begin_unit */
-    mz_node *nodes;   /* a stack */
+    const char *unit;    /* borrowed */
+    uint32_t n_sites;    /* random operations since begin_unit */
+    int unit_first_node; /* where the unit\'s nodes begin */
+    bool deferring;
+    mz_node *nodes; /* a stack */
     int n_nodes, node_capacity;
     mz_tensor *live;  /* all tensors whose struct is in use */
     mz_tensor *spare; /* structs to use again */
@@ -60,8 +70,11 @@ bool mz_tape_tracks(const mz_tape *tape, const mz_tensor *const *inputs, int n_i
 /* Room for one more node, so that mz_tape_push cannot fail. */
 mz_status mz_tape_reserve(mz_tape *tape);
 /* Pushes a node described by *node: links inputs and outputs, retains what is saved, marks the outputs as needing
- * gradients. Call mz_tape_reserve first. */
+ * gradients and, when it has `again`, outputs[0] as its product. Call mz_tape_reserve first. */
 void mz_tape_push(mz_tape *tape, const mz_node *node);
+/* The node of this unit that can cheaply compute x again, when the tape wants that rather than keeping x; else -1.
+ */
+int mz_tape_cheap_producer(const mz_tape *tape, const mz_tensor *x);
 /* The next random site of this unit. */
 uint32_t mz_tape_next_site(mz_tape *tape);
 /* Fills `dropout` for a tensor of n_samples x sample_elements; p becomes 0 when dropout is not active. */
@@ -85,6 +98,10 @@ mz_status mz_param_want_grad(mz_tape *tape, mz_param *param, bool *accumulate);
 mz_status mz_tensor_like(mz_tape *tape, const mz_tensor *x, int64_t last, mz_tensor **y);
 /* A view of all of x under another shape (same number of elements). Not recorded. */
 mz_status mz_tensor_view(mz_tape *tape, mz_tensor *x, int n_dims, const int64_t *shape, mz_tensor **view);
+/* Like x, but without memory: its producer computes it when it is needed. last as in mz_tensor_like. */
+mz_status mz_tensor_defer(mz_tape *tape, const mz_tensor *x, int64_t last, mz_tensor **y);
+/* Does what was put off. */
+mz_status mz_tensor_compute(mz_tensor *tensor);
 void mz_tensor_link(mz_tensor *tensor);
 void mz_tensor_unlink(mz_tensor *tensor); /* NULL is legal */
 /* Releases *tensor and clears it. */
@@ -99,9 +116,12 @@ typedef struct mz_shape_text {
     char s[96];
 } mz_shape_text;
 mz_shape_text mz_tensor_shape(const mz_tensor *tensor);
-/* Checks an operation's tensor argument: there, of this dtype, its data not yet gone. */
+/* Checks an operation's tensor argument: there, of this dtype, its data not yet gone. _same: and b like a. */
 mz_status mz_tensor_check(const mz_tensor *tensor, const char *what, mz_dtype dtype);
 mz_status mz_tensor_check_same(const mz_tensor *a, const mz_tensor *b, const char *what);
+/* The same, and does what was put off, so that the data can be read. */
+mz_status mz_tensor_need(mz_tensor *tensor, const char *what, mz_dtype dtype);
+mz_status mz_tensor_need_same(const mz_tensor *a, mz_tensor *b, const char *what);
 
 /* ---- gradients ---- */
 

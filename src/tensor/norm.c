@@ -7,6 +7,19 @@ enum { NORMALISED = 0, MEAN = 1, RSTD = 2 }; /* saved */
 enum { WEIGHT = 0, BIAS = 1 };               /* params */
 enum { Y = 0, SUM = 1 };                     /* outputs */
 
+static mz_status norm_again(mz_tape *tape, const mz_node *node, mz_tensor *y)
+{
+    mz_layer_norm_args args = {.rows = mz_tensor_rows(y),
+                               .cols = mz_tensor_dim(y, -1),
+                               .eps = node->op.eps,
+                               .x = node->saved[NORMALISED]->data,
+                               .weight = node->params[WEIGHT]->data,
+                               .bias = node->params[BIAS]->data,
+                               .y = y->data,
+                               .dtype = y->dtype};
+    return mz_tape_kernels(tape)->layer_norm(&args, tape->options.stream);
+}
+
 /* Where one parameter's gradient goes; of a parameter that is not trained, to memory that is dropped. */
 static mz_status param_target(mz_tape *tape, mz_param *param, bool *accumulate, void **memory, mz_tensor **scratch)
 {
@@ -84,14 +97,14 @@ static mz_status layer_norm_backward(mz_tape *tape, mz_node *node)
     return status;
 }
 
-static mz_status check(const mz_tape *tape, const mz_tensor *x, const mz_tensor *residual, const mz_param *weight,
+static mz_status check(const mz_tape *tape, mz_tensor *x, mz_tensor *residual, const mz_param *weight,
                        const mz_param *bias, mz_tensor **sum)
 {
-    mz_status status = mz_tensor_check(x, "layer_norm: x", tape->options.dtype);
+    mz_status status = mz_tensor_need(x, "layer_norm: x", tape->options.dtype);
     if (status == MZ_OK && x->n_dims < 1)
         status = mz_fail(MZ_ERR_ARGUMENT, "layer_norm: expected x with at least one dimension, found a scalar");
     if (status == MZ_OK && residual)
-        status = mz_tensor_check_same(x, residual, "layer_norm: x and residual");
+        status = mz_tensor_need_same(x, residual, "layer_norm: x and residual");
     if (status == MZ_OK && !residual != !sum)
         status = mz_fail(MZ_ERR_ARGUMENT, "layer_norm: residual and sum are given together or not at all");
     if (status == MZ_OK)
@@ -142,10 +155,13 @@ mz_status mz_layer_norm(mz_tape *tape, mz_tensor *x, mz_tensor *residual, mz_par
         goto out;
     if (tracks)
         mz_tape_push(tape, &(mz_node){.backward = layer_norm_backward,
+                                      .again = norm_again,
+                                      .cheap = true,
                                       .inputs = {x, residual},
                                       .outputs = {[Y] = y, [SUM] = sum},
                                       .saved = {[NORMALISED] = sum ? sum : x, [MEAN] = mean, [RSTD] = rstd},
-                                      .params = {[WEIGHT] = weight, [BIAS] = bias}});
+                                      .params = {[WEIGHT] = weight, [BIAS] = bias},
+                                      .op.eps = eps});
     *y_out = y;
     if (sum)
         *sum_out = sum;

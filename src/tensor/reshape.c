@@ -46,7 +46,7 @@ static mz_status resolve(const mz_tensor *x, int n_dims, const int64_t *wanted, 
 mz_status mz_reshape(mz_tape *tape, mz_tensor *x, int n_dims, const int64_t *shape, mz_tensor **out)
 {
     int64_t full[MZ_MAX_DIMS];
-    mz_status status = x ? mz_tensor_check(x, "reshape", x->dtype) : mz_tensor_check(x, "reshape", MZ_F32);
+    mz_status status = x ? mz_tensor_need(x, "reshape", x->dtype) : mz_tensor_need(x, "reshape", MZ_F32);
     if (status == MZ_OK)
         status = resolve(x, n_dims, shape, full);
     if (status != MZ_OK)
@@ -64,7 +64,7 @@ mz_status mz_reshape(mz_tape *tape, mz_tensor *x, int n_dims, const int64_t *sha
 mz_status mz_select_last_position(mz_tape *tape, mz_tensor *x, mz_tensor **out)
 {
     mz_tensor *y;
-    mz_status status = mz_tensor_check(x, "last position: x", tape->options.dtype);
+    mz_status status = mz_tensor_need(x, "last position: x", tape->options.dtype);
     if (status == MZ_OK && (x->n_dims != 3 || x->shape[1] < 1))
         status = mz_fail(MZ_ERR_ARGUMENT, "last position: expected [B, T, D], found %s", mz_tensor_shape(x).s);
     if (status == MZ_OK && mz_tape_tracks(tape, (const mz_tensor *const[]){x}, 1, NULL, 0))

@@ -50,7 +50,7 @@ void mz_tape_destroy(mz_tape *tape)
 
 void mz_tape_reset(mz_tape *tape)
 {
-    tape->n_nodes = 0;
+    tape->n_nodes = tape->unit_first_node = 0;
     for (mz_tensor *t = tape->live, *next; t; t = next) {
         next = t->next;
         if (t->owned)
@@ -72,12 +72,18 @@ bool mz_tape_recording(const mz_tape *tape)
     return tape->recording;
 }
 
+void mz_tape_set_deferring(mz_tape *tape, bool deferring)
+{
+    tape->deferring = deferring;
+}
+
 /* ---- randomness and weights ---- */
 
 void mz_tape_begin_unit(mz_tape *tape, const char *unit_name)
 {
     tape->unit = unit_name;
     tape->n_sites = 0;
+    tape->unit_first_node = tape->n_nodes;
 }
 
 uint32_t mz_tape_next_site(mz_tape *tape)
@@ -154,9 +160,19 @@ void mz_tape_push(mz_tape *tape, const mz_node *node)
             node->outputs[i]->needs_grad = true;
         }
     }
+    if (node->again)
+        node->outputs[0]->producer = tape->n_nodes - 1;
     for (int i = 0; i < MZ_NODE_SAVED; i++)
         if (node->saved[i])
             mz_tensor_retain(node->saved[i]);
+}
+
+/* A node of another unit will not do: that unit's parameters may be elsewhere by the time of the backward pass. */
+int mz_tape_cheap_producer(const mz_tape *tape, const mz_tensor *x)
+{
+    bool cheap = tape->options.recompute_cheap && tape->recording && x->producer >= tape->unit_first_node &&
+                 tape->nodes[x->producer].cheap;
+    return cheap ? x->producer : -1;
 }
 
 /* ---- backward ---- */
@@ -166,8 +182,10 @@ static void node_drop(mz_node *node)
     for (int i = 0; i < MZ_NODE_SAVED; i++)
         mz_tensor_drop(&node->saved[i]);
     for (int i = 0; i < MZ_NODE_OUTPUTS; i++) {
-        if (node->outputs[i])
-            node->outputs[i]->pre = NULL;
+        if (node->outputs[i]) {
+            node->outputs[i]->producer = -1;
+            node->outputs[i]->deferred = false;
+        }
         mz_tensor_unlink(node->outputs[i]);
     }
     for (int i = 0; i < MZ_NODE_INPUTS; i++)

@@ -38,7 +38,7 @@ static mz_status take_struct(mz_tape *tape, mz_dtype dtype, int n_dims, const in
         return status;
     mz_tensor *t = tape->spare;
     tape->spare = t->next;
-    *t = (mz_tensor){.n_refs = 1, .dtype = dtype, .n_dims = n_dims, .numel = numel, .tape = tape};
+    *t = (mz_tensor){.n_refs = 1, .dtype = dtype, .n_dims = n_dims, .numel = numel, .tape = tape, .producer = -1};
     for (int i = 0; i < n_dims; i++)
         t->shape[i] = shape[i];
     t->next = tape->live;
@@ -109,6 +109,37 @@ mz_status mz_tensor_view(mz_tape *tape, mz_tensor *x, int n_dims, const int64_t 
     mz_tensor_retain(v->base);
     *view = v;
     return MZ_OK;
+}
+
+mz_status mz_tensor_defer(mz_tape *tape, const mz_tensor *x, int64_t last, mz_tensor **y)
+{
+    int64_t shape[MZ_MAX_DIMS];
+    memcpy(shape, x->shape, sizeof shape);
+    if (last >= 0 && x->n_dims > 0)
+        shape[x->n_dims - 1] = last;
+    mz_status status = take_struct(tape, x->dtype, x->n_dims, shape, y);
+    if (status == MZ_OK)
+        (*y)->deferred = true;
+    return status;
+}
+
+mz_status mz_tensor_compute(mz_tensor *t)
+{
+    if (!t->deferred)
+        return MZ_OK;
+    mz_tape *tape = t->tape;
+    mz_node *node = &tape->nodes[t->producer];
+    mz_status status = mz_arena_alloc(tape->options.arena, (size_t)t->numel * mz_dtype_size(t->dtype), &t->data);
+    if (status != MZ_OK) {
+        t->data = NULL;
+        return status;
+    }
+    t->owned = true;
+    t->deferred = false;
+    status = node->again(tape, node, t);
+    for (int i = 0; i < MZ_NODE_SAVED && node->saved_for_again; i++)
+        mz_tensor_drop(&node->saved[i]);
+    return status;
 }
 
 /* ---- references ---- */
@@ -183,6 +214,8 @@ int64_t mz_tensor_numel(const mz_tensor *tensor)
 
 void *mz_tensor_data(const mz_tensor *tensor)
 {
+    if (tensor->deferred && mz_tensor_compute((mz_tensor *)tensor) != MZ_OK)
+        return NULL;
     return tensor->data;
 }
 
@@ -212,7 +245,7 @@ mz_status mz_tensor_check(const mz_tensor *tensor, const char *what, mz_dtype dt
 {
     if (!tensor)
         return mz_fail(MZ_ERR_ARGUMENT, "%s: expected a tensor, found none", what);
-    if (!tensor->data && tensor->numel > 0)
+    if (!tensor->data && !tensor->deferred && tensor->numel > 0)
         return mz_fail(MZ_ERR_ARGUMENT, "%s: the tensor %s was released already", what, mz_tensor_shape(tensor).s);
     if (tensor->dtype != dtype)
         return mz_fail(MZ_ERR_ARGUMENT, "%s: expected elements of type %s, found %s %s", what, mz_dtype_name(dtype),
@@ -227,6 +260,18 @@ mz_status mz_tensor_check_same(const mz_tensor *a, const mz_tensor *b, const cha
         status = mz_fail(MZ_ERR_ARGUMENT, "%s: expected equal shapes, found %s and %s", what, mz_tensor_shape(a).s,
                          mz_tensor_shape(b).s);
     return status;
+}
+
+mz_status mz_tensor_need(mz_tensor *tensor, const char *what, mz_dtype dtype)
+{
+    mz_status status = mz_tensor_check(tensor, what, dtype);
+    return status == MZ_OK ? mz_tensor_compute(tensor) : status;
+}
+
+mz_status mz_tensor_need_same(const mz_tensor *a, mz_tensor *b, const char *what)
+{
+    mz_status status = mz_tensor_check_same(a, b, what);
+    return status == MZ_OK ? mz_tensor_compute(b) : status;
 }
 
 /* ---- gradients ---- */

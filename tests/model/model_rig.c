@@ -59,12 +59,12 @@ void model_rig_clear_grads(mz_runner *runner)
         mz_runner_param(runner, i)->grad_written = false;
 }
 
-void model_rig_open(model_rig *m, const char *name, bool reference_kernels)
+void model_rig_open(model_rig *m, const char *name, int flags)
 {
     const char *srcdir = getenv("srcdir");
     char path[600];
     snprintf(m->folder, sizeof m->folder, "%s/tests/fixtures/%s", srcdir ? srcdir : ".", name);
-    rig_open(&m->base, "cpu", reference_kernels);
+    rig_open(&m->base, "cpu", flags);
     rig_ok(mz_model_from_folder(m->folder, &m->model), "model");
     rig_ok(mz_runner_create(m->model, MZ_F32, MZ_F32, &m->runner), "runner");
     model_rig_alloc_params(&m->base, m->runner);

@@ -15,7 +15,7 @@ typedef struct model_rig {
 } model_rig;
 
 /* Opens tests/fixtures/NAME: the model with its weights in every parameter. */
-void model_rig_open(model_rig *m, const char *name, bool reference_kernels);
+void model_rig_open(model_rig *m, const char *name, int flags); /* of rig_open */
 void model_rig_close(model_rig *m);
 /* Memory for values and gradients of a runner's parameters, values from the model's own initialisation. */
 void model_rig_alloc_params(rig *r, mz_runner *runner);

@@ -32,13 +32,18 @@ static void fill_params(mz_runner *runner)
     }
 }
 
-static void small_open(small *s)
+static void small_open_with(small *s, int flags)
 {
-    rig_open(&s->r, "cpu", false);
+    rig_open(&s->r, "cpu", flags);
     rig_ok(mz_model_from_config("small", small_config, &s->model), "model");
     rig_ok(mz_runner_create(s->model, MZ_F32, MZ_F32, &s->runner), "runner");
     model_rig_alloc_params(&s->r, s->runner);
     fill_params(s->runner);
+}
+
+static void small_open(small *s)
+{
+    small_open_with(s, 0);
 }
 
 static void small_close(small *s)
@@ -142,13 +147,12 @@ static mz_status vault_close(void *context, int unit, mz_phase phase)
     return MZ_OK;
 }
 
-static void params_only_between_hooks(void **state)
+static void params_only_between_hooks_with(int flags)
 {
-    (void)state;
     small s;
     vault v = {.s = &s};
     float want, got;
-    small_open(&s);
+    small_open_with(&s, flags);
     rig_ok(step(&s, &want), "step");
     mz_tape_reset(s.r.tape);
     for (int i = 0; i < mz_runner_n_params(s.runner); i++) {
@@ -165,6 +169,13 @@ static void params_only_between_hooks(void **state)
     for (int i = 0; i < mz_runner_n_params(s.runner); i++)
         mz_runner_param(s.runner, i)->data = v.values[i];
     small_close(&s);
+}
+
+static void params_only_between_hooks(void **state)
+{
+    (void)state;
+    params_only_between_hooks_with(0);
+    params_only_between_hooks_with(RIG_RECOMPUTE);
 }
 
 static void failing_hook(void **state)
@@ -187,13 +198,12 @@ static void failing_hook(void **state)
 
 /* ---- recomputation ---- */
 
-static void recomputed_is_the_same(void **state)
+static void recomputed_is_the_same_with(int flags)
 {
-    (void)state;
     small s;
     float want, got;
     float *grads[64];
-    small_open(&s);
+    small_open_with(&s, flags);
     rig_ok(step(&s, &want), "step");
     mz_tape_reset(s.r.tape);
     for (int i = 0; i < mz_runner_n_params(s.runner); i++) {
@@ -214,6 +224,13 @@ static void recomputed_is_the_same(void **state)
     for (int i = 0; i < mz_runner_n_params(s.runner); i++)
         mz_free(grads[i]);
     small_close(&s);
+}
+
+static void recomputed_is_the_same(void **state)
+{
+    (void)state;
+    recomputed_is_the_same_with(0);
+    recomputed_is_the_same_with(RIG_RECOMPUTE);
 }
 
 /* Another step of the optimiser, or another place in the batch, draws other masks. */

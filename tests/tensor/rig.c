@@ -11,11 +11,11 @@ void rig_ok(mz_status status, const char *what)
         fail_msg("%s: %s: %s", what, mz_status_text(status), mz_last_error());
 }
 
-void rig_open(rig *r, const char *device_name, bool reference)
+void rig_open(rig *r, const char *device_name, int flags)
 {
     *r = (rig){.rng = {.seed = 7, .step = 3}, .loss_weight = 1.0f, .grad_weight = 1.0f};
     rig_ok(mz_device_open(device_name, 0, 1, &r->device), "device");
-    if (reference) {
+    if (flags & RIG_REFERENCE) {
         r->ops = *r->device->ops;
         r->ops.kernels = &mz_kernels_ref;
         r->device->ops = &r->ops;
@@ -28,7 +28,8 @@ void rig_open(rig *r, const char *device_name, bool reference)
                                      .dtype = MZ_F32,
                                      .rng = &r->rng,
                                      .loss_weight = &r->loss_weight,
-                                     .grad_weight = &r->grad_weight};
+                                     .grad_weight = &r->grad_weight,
+                                     .recompute_cheap = (flags & RIG_RECOMPUTE) != 0};
     rig_ok(mz_tape_create(&options, &r->tape), "tape");
 }
 

@@ -18,8 +18,13 @@ typedef struct rig {
     float loss_weight, grad_weight;
 } rig;
 
-/* device_name "cpu" or "meta". reference: kernels/ref instead of the device's best. Fails the test on error. */
-void rig_open(rig *r, const char *device_name, bool reference);
+enum {
+    RIG_REFERENCE = 1, /* kernels/ref instead of the device's best */
+    RIG_RECOMPUTE = 2  /* the tape's recompute_cheap */
+};
+
+/* device_name "cpu" or "meta". Fails the test on error. */
+void rig_open(rig *r, const char *device_name, int flags);
 void rig_close(rig *r); /* also checks that the arena is empty after a reset */
 
 /* Numbers around 0 that depend on `seed` alone. */

@@ -234,7 +234,7 @@ static void open_things(things *t)
     static const int32_t ids[] = {0, 1, 3};
     static const uint8_t mask[] = {1, 1, 0};
     memset(t, 0, sizeof *t);
-    rig_open(&t->r, "cpu", true);
+    rig_open(&t->r, "cpu", RIG_REFERENCE);
     t->x23 = rig_tensor(&t->r, 2, SHAPE(2, 3), 1);
     t->x32 = rig_tensor(&t->r, 2, SHAPE(3, 2), 2);
     t->x2 = rig_tensor(&t->r, 1, SHAPE(2), 3);

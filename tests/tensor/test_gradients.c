@@ -11,7 +11,7 @@
 #define STEP      2e-3
 #define TOLERANCE 3e-3 /* of the largest gradient, at least 1 */
 
-enum { MAX_X = 3, MAX_P = 3, MAX_ELEMENTS = 512 };
+enum { MAX_X = 3, MAX_P = 4, MAX_ELEMENTS = 512 };
 
 typedef struct bench {
     rig r;
@@ -30,6 +30,7 @@ typedef struct grad_case {
 /* ---- what is tested ---- */
 
 static mz_activation act; /* of the current case */
+static bool saving;       /* recompute what is cheap, and put products off */
 
 static mz_status linear_out_in(bench *b, mz_tensor **y)
 {
@@ -73,6 +74,35 @@ static mz_status perceptron_with_skip(bench *b, mz_tensor **y)
         status = mz_add(tape, a, c, y);
     mz_tensor_release(a);
     mz_tensor_release(c);
+    return status;
+}
+
+/* As in a transformer's block: the norm's and the activation's outputs can be computed again. */
+static mz_status block_like(bench *b, mz_tensor **y)
+{
+    mz_tape *tape = b->r.tape;
+    mz_tensor *h, *inner = NULL, *out = NULL;
+    mz_status status = mz_layer_norm(tape, b->x[0], NULL, &b->p[0], &b->p[3], 1e-3f, NULL, &h);
+    if (status == MZ_OK)
+        status = mz_linear(tape, h, &b->p[1], NULL, MZ_WEIGHT_IN_OUT, act, &inner);
+    mz_tensor_release(h);
+    if (status == MZ_OK)
+        status = mz_linear(tape, inner, &b->p[2], NULL, MZ_WEIGHT_OUT_IN, MZ_ACT_NONE, &out);
+    mz_tensor_release(inner);
+    if (status == MZ_OK)
+        status = mz_dropout_op(tape, out, 0.3f, b->x[0], y);
+    mz_tensor_release(out);
+    return status;
+}
+
+static mz_status activate_linear(bench *b, mz_tensor **y)
+{
+    mz_tensor *h;
+    mz_status status = mz_activate(b->r.tape, b->x[0], act, &h);
+    if (status != MZ_OK)
+        return status;
+    status = mz_linear(b->r.tape, h, &b->p[0], NULL, MZ_WEIGHT_OUT_IN, MZ_ACT_NONE, y);
+    mz_tensor_release(h);
     return status;
 }
 
@@ -364,6 +394,7 @@ static float weight_of(int64_t i)
 static void build(bench *b, const grad_case *c, bool recording, mz_tensor **y)
 {
     mz_tape_set_mode(b->r.tape, recording, true);
+    mz_tape_set_deferring(b->r.tape, saving && recording);
     mz_tape_begin_unit(b->r.tape, "unit");
     rig_ok(c->build(b, y), c->name);
 }
@@ -444,7 +475,7 @@ static void drop_input_grads(bench *b)
 static void check_case(const grad_case *c)
 {
     bench b = {0};
-    rig_open(&b.r, "cpu", true);
+    rig_open(&b.r, "cpu", RIG_REFERENCE | (saving ? RIG_RECOMPUTE : 0));
     b.r.loss_weight = b.r.grad_weight = 0.25f;
     for (int i = 0; i < MAX_X && c->x[i][0]; i++) {
         int n_dims = 0;
@@ -511,6 +542,8 @@ static const grad_case plain_cases[] = {
 };
 
 static const grad_case activation_cases[] = {
+    {"norm, then perceptron, then add", block_like, {{3, 5}}, {{5}, {5, 4}, {5, 4}, {5}}, false},
+    {"activation, then linear", activate_linear, {{3, 5}}, {{4, 5}}, false},
     {"linear [out, in]", linear_out_in, {{2, 3, 5}}, {{4, 5}, {4}}, false},
     {"linear [in, out]", linear_in_out, {{3, 5}}, {{5, 7}, {7}}, false},
     {"linear of one vector", linear_in_out, {{5}}, {{5, 1}, {1}}, false},
@@ -524,16 +557,22 @@ static void plain(void **state)
 {
     (void)state;
     act = MZ_ACT_NONE;
-    for (size_t i = 0; i < sizeof plain_cases / sizeof plain_cases[0]; i++)
-        check_case(&plain_cases[i]);
+    for (int round = 0; round < 2; round++) {
+        saving = round == 1;
+        for (size_t i = 0; i < sizeof plain_cases / sizeof plain_cases[0]; i++)
+            check_case(&plain_cases[i]);
+    }
 }
 
 static void activations(void **state)
 {
     (void)state;
-    for (act = MZ_ACT_NONE; act < MZ_N_ACTIVATIONS; act++)
-        for (size_t i = 0; i < sizeof activation_cases / sizeof activation_cases[0]; i++)
-            check_case(&activation_cases[i]);
+    for (int round = 0; round < 2; round++) {
+        saving = round == 1;
+        for (act = MZ_ACT_NONE; act < MZ_N_ACTIVATIONS; act++)
+            for (size_t i = 0; i < sizeof activation_cases / sizeof activation_cases[0]; i++)
+                check_case(&activation_cases[i]);
+    }
 }
 
 int main(void)
