@@ -1,8 +1,12 @@
 #include "core/half_sets.h"
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "core/half.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -138,13 +142,20 @@ AVX512 static void f32_to_bf16_avx512(uint16_t *dst, const float *src, int64_t n
 static const mz_half_set avx512 = {"AVX-512", f16_to_f32_avx512, f32_to_f16_avx512, bf16_to_f32_avx512,
                                    f32_to_bf16_avx512};
 
+/* Not every compiler's __builtin_cpu_supports knows F16C. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 const mz_half_set *mz_half_set_at(int i)
 {
     const mz_half_set *sets[4] = {NULL};
     int n = 0;
     if (__builtin_cpu_supports("avx512f"))
         sets[n++] = &avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"))
+    if (__builtin_cpu_supports("avx2") && has_f16c())
         sets[n++] = &avx2;
     sets[n++] = &mz_half_plain;
     return i >= 0 && i < n ? sets[i] : NULL;
