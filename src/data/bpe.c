@@ -8,7 +8,7 @@
 #include "data/hash.h"
 #include "data/utf8.h"
 
-enum { MAX_IDS = 1 << 24 };
+enum { MAX_IDS = 1 << 21 }; /* the table of tokens goes by id: a wild one must not take the memory */
 
 mz_status mz_ids_reserve(mz_ids *ids, int64_t more)
 {
@@ -103,7 +103,7 @@ static mz_status grow_tokens(mz_bpe *bpe, int64_t id, size_t bytes)
         bpe->tokens = tokens;
         bpe->capacity = capacity;
     }
-    if (bpe->text_bytes + bytes > bpe->text_room) {
+    if (bpe->text_bytes + bytes >= bpe->text_room) { /* at least one byte more, so that text is never NULL */
         const size_t room = (bpe->text_bytes + bytes) * 2 + 4096;
         char *text = mz_realloc(bpe->text, room);
         if (!text)

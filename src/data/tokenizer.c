@@ -26,22 +26,22 @@ struct mz_tokenizer {
     idle_encoder *idle;
 };
 
-mz_status mz_tokenizer_open(const char *spec, mz_tokenizer **out)
+mz_status mz_tokenizer_from_parts(const char *name, const char *folder, mz_tokenizer_parts *parts,
+                                  mz_tokenizer **out)
 {
     mz_tokenizer *tokenizer = mz_calloc(1, sizeof *tokenizer);
-    if (!tokenizer)
+    if (!tokenizer) {
+        mz_tokenizer_parts_free(parts);
         return MZ_ERR_MEMORY;
+    }
     pthread_mutex_init(&tokenizer->lock, NULL);
-    mz_status status = MZ_ERR_MEMORY;
-    tokenizer->name = mz_strdup(spec);
-    if (!tokenizer->name)
-        goto fail;
-    tokenizer->parts.end_id = BYTE_END;
-    if (strcmp(spec, "byte") != 0) {
-        tokenizer->folder = mz_strdup(spec);
-        status = tokenizer->folder ? mz_tokenizer_read_folder(spec, &tokenizer->parts) : MZ_ERR_MEMORY;
-        if (status)
-            goto fail;
+    tokenizer->parts = *parts;
+    *parts = (mz_tokenizer_parts){.end_id = -1};
+    tokenizer->name = mz_strdup(name);
+    tokenizer->folder = folder ? mz_strdup(folder) : NULL;
+    if (!tokenizer->name || (folder && !tokenizer->folder)) {
+        mz_tokenizer_close(tokenizer);
+        return MZ_ERR_MEMORY;
     }
     tokenizer->one_piece = tokenizer->parts.bpe && mz_bpe_adds_prefix(tokenizer->parts.bpe);
     for (int i = 0; i < tokenizer->parts.n_added; i++) {
@@ -51,9 +51,15 @@ mz_status mz_tokenizer_open(const char *spec, mz_tokenizer **out)
     }
     *out = tokenizer;
     return MZ_OK;
-fail:
-    mz_tokenizer_close(tokenizer);
-    return status;
+}
+
+mz_status mz_tokenizer_open(const char *spec, mz_tokenizer **tokenizer)
+{
+    mz_tokenizer_parts parts = {.end_id = BYTE_END};
+    if (strcmp(spec, "byte") == 0)
+        return mz_tokenizer_from_parts(spec, NULL, &parts, tokenizer);
+    const mz_status status = mz_tokenizer_read_folder(spec, &parts);
+    return status ? status : mz_tokenizer_from_parts(spec, spec, &parts, tokenizer);
 }
 
 void mz_tokenizer_close(mz_tokenizer *tokenizer)

@@ -4,6 +4,7 @@
 
 #include "core/json.h"
 #include "data/bpe.h"
+#include "data/tokenizer.h"
 
 /* A token that is found in text before any merge. */
 typedef struct mz_added_token {
@@ -23,6 +24,10 @@ typedef struct mz_tokenizer_parts {
 
 /* Frees what the parts hold; half-built ones too. */
 void mz_tokenizer_parts_free(mz_tokenizer_parts *parts);
+
+/* A tokenizer of these parts, which it takes over; they are left empty, also on failure. folder: NULL or copied. */
+mz_status mz_tokenizer_from_parts(const char *name, const char *folder, mz_tokenizer_parts *parts,
+                                  mz_tokenizer **tokenizer);
 
 /* tokenizer.json where there is one, else vocab.json and merges.txt. tokenizer_config.json, special_tokens_map.json
  * and added_tokens.json are read when present. */
