@@ -99,6 +99,11 @@ mz_status mz_config_fail(const mz_config_reader *reader, int line, const char *p
 /* A warning once, with the same front. */
 void mz_config_warn(const mz_config_reader *reader, int line, const char *path, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* What was found, in words for a message. */
+void mz_config_describe_value(const json_t *value, char *text, size_t bytes);
+/* The failure for a value of a wrong type or out of range; `shown` is the key as the file has it. */
+mz_status mz_config_wrong_value(const mz_config_reader *reader, const mz_config_key *key, const json_t *value,
+                                int line, const char *shown);
 /* The entry of a path that the table has. */
 const mz_config_entry *mz_config_entry_of(const mz_config_reader *reader, const char *path);
 mz_key_state mz_config_state_of(const mz_config_reader *reader, const char *path);

@@ -1,6 +1,5 @@
 /* From the file's tree to the struct, key by key as the table says. */
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +7,6 @@
 
 #include "core/config_internal.h"
 #include "core/error.h"
-#include "core/log.h"
-#include "core/memory.h"
 
 enum { PATH_MAX_BYTES = 256 };
 
@@ -28,40 +25,6 @@ static const struct {
     {"aio.thread_count", "aio.intra_op_parallelism", NULL, NULL},
 };
 enum { N_RENAMED = sizeof renamed / sizeof renamed[0] };
-
-static void front(const mz_config_reader *reader, int line, const char *path, const char *format, va_list args,
-                  char text[2048])
-{
-    int n;
-    if (!reader->has_file)
-        n = snprintf(text, 2048, "configuration: %s: ", path);
-    else if (line > 0)
-        n = snprintf(text, 2048, "%s:%d: %s: ", reader->source.json.name, line, path);
-    else
-        n = snprintf(text, 2048, "%s: %s: ", reader->source.json.name, path);
-    if (n >= 0 && n < 2048)
-        vsnprintf(text + n, 2048 - (size_t)n, format, args);
-}
-
-mz_status mz_config_fail(const mz_config_reader *reader, int line, const char *path, const char *format, ...)
-{
-    char text[2048];
-    va_list args;
-    va_start(args, format);
-    front(reader, line, path, format, args, text);
-    va_end(args);
-    return mz_fail(MZ_ERR_CONFIG, "%s", text);
-}
-
-void mz_config_warn(const mz_config_reader *reader, int line, const char *path, const char *format, ...)
-{
-    char text[2048];
-    va_list args;
-    va_start(args, format);
-    front(reader, line, path, format, args, text);
-    va_end(args);
-    mz_warn_once(text, "%s", text);
-}
 
 const mz_config_entry *mz_config_entry_of(const mz_config_reader *reader, const char *path)
 {
@@ -91,97 +54,6 @@ static int line_in_file(const mz_config_reader *reader, const char *path, const 
         }
     }
     return 0;
-}
-
-/* What was found, in words for a message. */
-static void describe_value(const json_t *value, char *text, size_t bytes)
-{
-    switch (json_typeof(value)) {
-    case JSON_OBJECT:
-        snprintf(text, bytes, "a block");
-        break;
-    case JSON_ARRAY:
-        snprintf(text, bytes, "a list of %zu", json_array_size(value));
-        break;
-    case JSON_STRING:
-        snprintf(text, bytes, "the string \"%.60s\"", json_string_value(value));
-        break;
-    case JSON_INTEGER:
-        snprintf(text, bytes, "%lld", (long long)json_integer_value(value));
-        break;
-    case JSON_REAL:
-        snprintf(text, bytes, "%g", json_real_value(value));
-        break;
-    default:
-        snprintf(text, bytes, "%s", json_is_true(value) ? "true" : json_is_false(value) ? "false" : "null");
-    }
-}
-
-static void describe_words(const char *words, char *text, size_t bytes)
-{
-    int n = snprintf(text, bytes, "one of ");
-    while (n >= 0 && (size_t)n < bytes) {
-        int length = (int)strcspn(words, "|");
-        n += snprintf(text + n, bytes - (size_t)n, "\"%.*s\"%s", length, words, words[length] ? ", " : "");
-        if (!words[length])
-            break;
-        words += length + 1;
-    }
-}
-
-/* "0, 1, 2 or 3" for a short range, else words. */
-static void describe_range(const mz_config_key *key, const char *kind, char *text, size_t bytes)
-{
-    if (key->type == MZ_KEY_INT && key->max - key->min <= 5) {
-        int n = 0;
-        for (int v = (int)key->min; v <= (int)key->max && n >= 0 && (size_t)n < bytes; v++)
-            n += snprintf(text + n, bytes - (size_t)n, "%d%s", v,
-                          v + 1 < (int)key->max ? ", "
-                          : v < (int)key->max   ? " or "
-                                                : "");
-    } else if (key->min <= -1e299) {
-        snprintf(text, bytes, "%s", kind);
-    } else if (key->max < 9e18 && !(key->type == MZ_KEY_INT && key->max >= 2147483647)) {
-        snprintf(text, bytes, "%s from %g to %g", kind, key->min, key->max);
-    } else if (key->min > 0 && key->type == MZ_KEY_REAL) {
-        snprintf(text, bytes, "%s above 0", kind);
-    } else {
-        snprintf(text, bytes, "%s of at least %g", kind, key->min);
-    }
-}
-
-static mz_status wrong_value(const mz_config_reader *reader, const mz_config_key *key, const json_t *value,
-                             int line, const char *shown)
-{
-    char expected[512], found[128];
-    switch (key->type) {
-    case MZ_KEY_BOOL:
-        snprintf(expected, sizeof expected, "true or false");
-        break;
-    case MZ_KEY_INT:
-        describe_range(key, "an integer", expected, sizeof expected);
-        break;
-    case MZ_KEY_REAL:
-        describe_range(key, "a number", expected, sizeof expected);
-        break;
-    case MZ_KEY_TEXT:
-        if (key->offset == MZ_KEY_NO_TARGET)
-            snprintf(expected, sizeof expected, "a string");
-        else
-            snprintf(expected, sizeof expected, "a string of at most %zu bytes", key->bytes - 1);
-        break;
-    case MZ_KEY_WORD:
-        describe_words(key->words, expected, sizeof expected);
-        break;
-    case MZ_KEY_LIST:
-        snprintf(expected, sizeof expected, "a list");
-        break;
-    default:
-        snprintf(expected, sizeof expected, "a block in braces");
-    }
-    describe_value(value, found, sizeof found);
-    return mz_config_fail(reader, line, shown, "expected %s%s, found %s; correct the value or remove the key",
-                          expected, key->use == MZ_KEY_HONOURED && key->note ? " (or \"auto\")" : "", found);
 }
 
 /* True or false, also as a string; -1 when it is neither. */
@@ -306,16 +178,16 @@ static mz_status read_entry(mz_config_reader *reader, int index, const json_t *v
         if (key->use == MZ_KEY_HONOURED && key->note)
             entry->state = MZ_KEY_AUTO;
         else if (!strict) /* DeepSpeed's strict blocks drop "auto" and take the default */
-            return wrong_value(reader, key, value, line, shown);
+            return mz_config_wrong_value(reader, key, value, line, shown);
         return MZ_OK;
     }
     if (!take_value(key, value, &reader->config))
-        return wrong_value(reader, key, value, line, shown);
+        return mz_config_wrong_value(reader, key, value, line, shown);
     entry->state = MZ_KEY_GIVEN;
     entry->value = value;
     if (key->use == MZ_KEY_HONOURED || is_default(key, value))
         return MZ_OK;
-    describe_value(value, found, sizeof found);
+    mz_config_describe_value(value, found, sizeof found);
     if (key->use == MZ_KEY_REFUSED) {
         const char *expected =
             key->type == MZ_KEY_OPEN || strcmp(key->fallback, "null") == 0 ? "no such key" : key->fallback;

@@ -22,14 +22,19 @@ endif
 
 # The configuration reader
 libmpizero_a_SOURCES += src/core/config.c src/core/config_batch.c src/core/config_dump.c src/core/config_flags.c \
-	src/core/config_internal.h src/core/config_keys.c src/core/config_optim.c src/core/config_precision.c \
-	src/core/config_read.c src/core/config_table.c src/core/config_yaml.c src/core/config_zero.c \
-	src/core/nearest.c src/core/nearest.h
+	src/core/config_internal.h src/core/config_keys.c src/core/config_message.c src/core/config_optim.c \
+	src/core/config_precision.c src/core/config_read.c src/core/config_table.c src/core/config_yaml.c \
+	src/core/config_zero.c src/core/nearest.c src/core/nearest.h
+
+EXTRA_DIST += docs/CONFIG.md
 
 if HAVE_CMOCKA
-config_tests = tests/config/test_bad
+config_tests = tests/config/test_bad tests/config/test_doc tests/config/test_good
 check_PROGRAMS += $(config_tests)
 TESTS += $(config_tests)
 tests_config_test_bad_SOURCES = tests/config/test_bad.c tests/config/config_test.c tests/config/config_test.h
 tests_config_test_bad_LDADD = $(LDADD) $(CMOCKA_LIBS)
+tests_config_test_good_SOURCES = tests/config/test_good.c tests/config/config_test.c tests/config/config_test.h
+tests_config_test_good_LDADD = $(LDADD) $(CMOCKA_LIBS)
+tests_config_test_doc_SOURCES = tests/config/test_doc.c
 endif
