@@ -4,10 +4,26 @@ libmpizero_a_SOURCES += src/zero/zero.h src/zero/internal.h src/zero/zero.c src/
 	src/zero/update.c src/zero/refresh.c src/zero/state.c src/zero/memory.c src/zero/stall.h src/zero/stall.c
 
 # Tests
-if HAVE_CMOCKA
-zero_tests = tests/zero/test_layout tests/zero/test_fetch_plan
+zero_rig = tests/zero/rig.c tests/zero/rig.h
+zero_tests = tests/zero/agree.np1 tests/zero/agree.np2 tests/zero/agree.np3 tests/zero/agree.np4 \
+	tests/zero/keys.np2 tests/zero/keys.np3 tests/zero/memory tests/zero/overflow.np2 tests/zero/overflow.np3 \
+	tests/zero/state.np4
 check_PROGRAMS += $(zero_tests)
 TESTS += $(zero_tests)
+tests_zero_agree_np1_SOURCES = tests/zero/agree.c $(zero_rig)
+tests_zero_agree_np2_SOURCES = tests/zero/agree.c $(zero_rig)
+tests_zero_agree_np3_SOURCES = tests/zero/agree.c $(zero_rig)
+tests_zero_agree_np4_SOURCES = tests/zero/agree.c $(zero_rig)
+tests_zero_keys_np2_SOURCES = tests/zero/keys.c $(zero_rig)
+tests_zero_keys_np3_SOURCES = tests/zero/keys.c $(zero_rig)
+tests_zero_memory_SOURCES = tests/zero/memory.c $(zero_rig)
+tests_zero_overflow_np2_SOURCES = tests/zero/overflow.c $(zero_rig)
+tests_zero_overflow_np3_SOURCES = tests/zero/overflow.c $(zero_rig)
+tests_zero_state_np4_SOURCES = tests/zero/state.c $(zero_rig)
+if HAVE_CMOCKA
+zero_unit_tests = tests/zero/test_layout tests/zero/test_fetch_plan
+check_PROGRAMS += $(zero_unit_tests)
+TESTS += $(zero_unit_tests)
 tests_zero_test_layout_LDADD = $(LDADD) $(CMOCKA_LIBS)
 tests_zero_test_fetch_plan_LDADD = $(LDADD) $(CMOCKA_LIBS)
 endif
