@@ -112,9 +112,6 @@ static hid_t file_access(void)
     bool good = H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 &&
                 H5Pset_alignment(access, 4096, 4096) >= 0 && H5Pset_meta_block_size(access, 65536) >= 0 &&
                 H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0;
-#if H5_VERSION_GE(1, 12, 1) || (H5_VERSION_GE(1, 10, 7) && !H5_VERSION_GE(1, 12, 0))
-    good = good && H5Pset_file_locking(access, false, true) >= 0;
-#endif
     if (good)
         return access;
     H5Pclose(access);
@@ -141,29 +138,36 @@ static mz_status fill(const mz_shard_file *file, hid_t h5, mz_frame_run *runs, i
     return status;
 }
 
-static mz_status write_frame(const mz_shard_file *file, mz_frame_run *runs, int64_t n_runs)
+static mz_status make_frame(const mz_shard_file *file, mz_frame_run *runs, int64_t n_runs, mz_sparse *memory)
 {
     mz_status status = MZ_OK;
-    hid_t h5 = -1, access = file_access();
-    if (access >= 0)
-        h5 = H5Fcreate(file->path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    hid_t h5 = -1, access = file_access(), driver = access < 0 ? -1 : mz_sparse_driver(access, memory);
+    if (driver >= 0)
+        h5 = H5Fcreate(file->name, H5F_ACC_TRUNC, H5P_DEFAULT, access);
     status = h5 < 0 ? hdf5_fail(file->path, "a new file") : fill(file, h5, runs, n_runs);
     if (h5 >= 0 && H5Fclose(h5) < 0 && !status)
         status = hdf5_fail(file->path, "the end of the file");
+    if (driver >= 0)
+        H5FDunregister(driver);
     if (access >= 0)
         H5Pclose(access);
+    if (memory->failed)
+        status = mz_fail(MZ_ERR_MEMORY, "%s: no memory to lay it out", file->path);
     return status;
 }
 
-mz_status mz_hdf5_frame_write(const mz_shard_file *file, mz_frame_run *runs, int64_t n_runs)
+mz_status mz_hdf5_frame_make(const mz_shard_file *file, mz_frame_run *runs, int64_t n_runs, mz_sparse *memory)
 {
     H5E_auto2_t printer = NULL;
     void *printer_data = NULL;
+    *memory = (mz_sparse){0};
     pthread_mutex_lock(&hdf5_lock);
     H5Eget_auto2(H5E_DEFAULT, &printer, &printer_data);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    mz_status status = write_frame(file, runs, n_runs);
+    mz_status status = make_frame(file, runs, n_runs, memory);
     H5Eset_auto2(H5E_DEFAULT, printer, printer_data);
     pthread_mutex_unlock(&hdf5_lock);
+    if (status)
+        mz_sparse_free(memory);
     return status;
 }

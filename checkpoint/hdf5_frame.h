@@ -3,6 +3,7 @@
 #ifndef MZ_CHECKPOINT_HDF5_FRAME_H
 #define MZ_CHECKPOINT_HDF5_FRAME_H
 
+#include "checkpoint/hdf5_memory.h"
 #include "checkpoint/shard_file.h"
 
 typedef struct mz_frame_run {
@@ -12,7 +13,8 @@ typedef struct mz_frame_run {
     int64_t position;      /* out: byte of the file at which its data set begins */
 } mz_frame_run;
 
-/* Creates the file with room for every run and closes it. Sets the positions. MZ_ERR_IO. */
-mz_status mz_hdf5_frame_write(const mz_shard_file *file, mz_frame_run *runs, int64_t n_runs);
+/* Lays the file out in memory: HDF5's structures, and holes where the runs' data belong. Sets the positions.
+ * *memory is the caller's to free. MZ_ERR_IO, MZ_ERR_MEMORY. */
+mz_status mz_hdf5_frame_make(const mz_shard_file *file, mz_frame_run *runs, int64_t n_runs, mz_sparse *memory);
 
 #endif

@@ -2,12 +2,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "checkpoint/paths.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/steps.h"
 #include "checkpoint/tools.h"
 #include "core/error.h"
-#include "core/file.h"
 #include "core/memory.h"
 
 static json_t *shape_json(const int64_t *shape, int n_dims)
@@ -115,19 +115,11 @@ static mz_status inspect_weights(const char *path, json_t **facts)
     return status;
 }
 
-static bool contains(const char *folder, const char *name)
-{
-    char *path = mz_path_join(folder, name);
-    const bool there = path && mz_path_exists(path);
-    mz_free(path);
-    return there;
-}
-
 static bool looks_like_checkpoint(const char *path)
 {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    return contains(path, MZ_MANIFEST_NAME) || contains(path, MZ_CHECKPOINTS_FOLDER) ||
-           contains(path, MZ_LATEST_NAME) || !strcmp(base, MZ_LATEST_NAME) || !strncmp(base, "step-", 5);
+    return mz_exists_in(path, MZ_MANIFEST_NAME) || mz_exists_in(path, MZ_CHECKPOINTS_FOLDER) ||
+           mz_exists_in(path, MZ_LATEST_NAME) || !strcmp(base, MZ_LATEST_NAME) || !strncmp(base, "step-", 5);
 }
 
 mz_status mz_inspect(const char *path, bool verify, json_t **facts)

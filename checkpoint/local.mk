@@ -5,7 +5,8 @@ libmpizero_a_SOURCES += checkpoint/safetensors.h checkpoint/safetensors_header.h
 	checkpoint/publish.c checkpoint/publish.h checkpoint/reader.c checkpoint/reader.h checkpoint/save.c \
 	checkpoint/save.h checkpoint/shard_file.c checkpoint/shard_file.h checkpoint/steps.c checkpoint/steps.h \
 	checkpoint/verify.c checkpoint/writer.c checkpoint/consolidate.c \
-	checkpoint/inspect.c checkpoint/inspect_text.c checkpoint/model_folder.c checkpoint/model_folder.h checkpoint/tools.h
+	checkpoint/inspect.c checkpoint/inspect_text.c checkpoint/model_folder.c checkpoint/model_folder.h checkpoint/tools.h \
+	checkpoint/paths.c checkpoint/paths.h checkpoint/hdf5_memory.c checkpoint/hdf5_memory.h
 
 # Tests
 CKPT_SCRATCH = tests/checkpoint/scratch.c tests/checkpoint/scratch.h
@@ -24,6 +25,20 @@ check_PROGRAMS += tests/checkpoint/consolidate.np1 tests/checkpoint/consolidate.
 TESTS += tests/checkpoint/consolidate.np1 tests/checkpoint/consolidate.np3
 tests_checkpoint_consolidate_np1_SOURCES = tests/checkpoint/consolidate.c $(CKPT_SYNTHETIC)
 tests_checkpoint_consolidate_np3_SOURCES = $(tests_checkpoint_consolidate_np1_SOURCES)
+
+check_PROGRAMS += tests/checkpoint/damage.np2
+TESTS += tests/checkpoint/damage.np2
+tests_checkpoint_damage_np2_SOURCES = tests/checkpoint/damage.c $(CKPT_SYNTHETIC)
+
+check_PROGRAMS += tests/checkpoint/test_kill tests/checkpoint/test_failures
+TESTS += tests/checkpoint/test_kill tests/checkpoint/test_failures
+tests_checkpoint_test_kill_SOURCES = tests/checkpoint/test_kill.c $(CKPT_SYNTHETIC)
+tests_checkpoint_test_failures_SOURCES = tests/checkpoint/test_failures.c $(CKPT_SYNTHETIC)
+
+check_PROGRAMS += tests/checkpoint/write_samples
+TESTS += tests/checkpoint/readers.sh
+EXTRA_DIST += tests/checkpoint/readers.sh tests/checkpoint/read_samples.py
+tests_checkpoint_write_samples_SOURCES = tests/checkpoint/write_samples.c $(CKPT_SYNTHETIC)
 
 if HAVE_CMOCKA
 check_PROGRAMS += tests/checkpoint/test_safetensors

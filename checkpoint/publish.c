@@ -114,7 +114,7 @@ void mz_publish_abandon(const char *run_folder, int64_t step)
     char *final, *temporary;
     if (mz_step_paths(run_folder, step, &final, &temporary))
         return;
-    if (mz_remove_tree(temporary))
+    if (mz_path_exists(temporary) && mz_remove_tree(temporary))
         mz_log(MZ_LOG_WARN, "the unfinished checkpoint %s could not be removed: %s", temporary, mz_last_error());
     mz_free(final);
     mz_free(temporary);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "checkpoint/paths.h"
 #include "checkpoint/safetensors_header.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -137,17 +138,9 @@ static mz_status collect(mz_weights *weights)
     return MZ_OK;
 }
 
-static bool has_file(const char *folder, const char *name)
-{
-    char *path = mz_path_join(folder, name);
-    bool there = path && mz_path_exists(path);
-    mz_free(path);
-    return there;
-}
-
 static bool has_pickle(const char *folder)
 {
-    return has_file(folder, "pytorch_model.bin") || has_file(folder, "pytorch_model.bin.index.json");
+    return mz_exists_in(folder, "pytorch_model.bin") || mz_exists_in(folder, "pytorch_model.bin.index.json");
 }
 
 static mz_status open_single(mz_weights *weights, char *path)
@@ -163,9 +156,9 @@ static mz_status open_single(mz_weights *weights, char *path)
 
 static mz_status open_folder(mz_weights *weights, const char *folder)
 {
-    if (has_file(folder, "model.safetensors"))
+    if (mz_exists_in(folder, "model.safetensors"))
         return open_single(weights, mz_path_join(folder, "model.safetensors"));
-    if (has_file(folder, "model.safetensors.index.json")) {
+    if (mz_exists_in(folder, "model.safetensors.index.json")) {
         char *index_path = mz_path_join(folder, "model.safetensors.index.json");
         if (!index_path)
             return MZ_ERR_MEMORY;
@@ -278,6 +271,6 @@ bool mz_weights_present(const char *folder)
     struct stat facts;
     if (stat(folder, &facts))
         return false;
-    return !S_ISDIR(facts.st_mode) || has_file(folder, "model.safetensors") ||
-           has_file(folder, "model.safetensors.index.json") || has_pickle(folder);
+    return !S_ISDIR(facts.st_mode) || mz_exists_in(folder, "model.safetensors") ||
+           mz_exists_in(folder, "model.safetensors.index.json") || has_pickle(folder);
 }

@@ -91,23 +91,21 @@ static mz_status write_data(const mz_shard_file *file, int fd, const mz_frame_ru
     return status;
 }
 
-/* ---- what HDF5 wrote around them ---- */
+/* ---- what HDF5 made around them ---- */
 
-static mz_status add_frame(const char *path, int fd, int64_t begin, int64_t end, uint32_t *crc)
+/* Copies bytes begin .. end of the frame to their place, and into its CRC. */
+static mz_status copy_frame(const char *path, int fd, const mz_sparse *memory, int64_t begin, int64_t end,
+                            uint32_t *crc)
 {
-    char piece[16384];
-    while (begin < end) {
-        const size_t n = end - begin < (int64_t)sizeof piece ? (size_t)(end - begin) : sizeof piece;
-        const ssize_t got = pread(fd, piece, n, (off_t)begin);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return got ? mz_fail_errno(MZ_ERR_IO, "%s: cannot read back", path)
-                       : mz_fail(MZ_ERR_IO, "%s: shorter than it was written", path);
-        *crc = mz_crc32c(*crc, piece, (size_t)got);
-        begin += got;
+    mz_status status = MZ_OK;
+    while (begin < end && !status) {
+        size_t n = (size_t)(end - begin);
+        const char *piece = mz_sparse_at(memory, begin, &n);
+        *crc = mz_crc32c(*crc, piece, n);
+        status = write_at(path, fd, piece, n, begin);
+        begin += (int64_t)n;
     }
-    return MZ_OK;
+    return status;
 }
 
 static int compare_position(const void *a, const void *b)
@@ -116,18 +114,18 @@ static int compare_position(const void *a, const void *b)
     return (x->position > y->position) - (x->position < y->position);
 }
 
-static mz_status take_frame_crc(const char *path, int fd, int64_t bytes, mz_frame_run *runs, int64_t n_runs,
-                                uint32_t *crc)
+static mz_status write_frame(const char *path, int fd, const mz_sparse *memory, mz_frame_run *runs, int64_t n_runs,
+                             uint32_t *crc)
 {
     int64_t end = 0;
     mz_status status = MZ_OK;
     qsort(runs, (size_t)n_runs, sizeof *runs, compare_position);
     *crc = 0;
     for (int64_t i = 0; i < n_runs && !status; i++) {
-        status = add_frame(path, fd, end, runs[i].position, crc);
+        status = copy_frame(path, fd, memory, end, runs[i].position, crc);
         end = runs[i].position + runs[i].shard->count * (int64_t)sizeof(float);
     }
-    return status ? status : add_frame(path, fd, end, bytes, crc);
+    return status ? status : copy_frame(path, fd, memory, end, memory->bytes, crc);
 }
 
 /* ---- its object in the manifest ---- */
@@ -177,16 +175,27 @@ static mz_status describe(const mz_shard_file *file, int64_t bytes, uint32_t fra
                                   "%s: no memory for its description (or a tensor name is not UTF-8)", file->path);
 }
 
-static mz_status fill_file(const mz_shard_file *file, mz_frame_run *runs, int64_t n_runs, int64_t *bytes,
-                           uint32_t *frame_crc)
+/* Takes the room now, so that a full disk is found before gigabytes are written. */
+static mz_status reserve(const char *path, int fd, int64_t bytes)
 {
-    const int fd = open(file->path, O_RDWR | O_CLOEXEC);
+    if (!fallocate(fd, 0, 0, (off_t)bytes))
+        return MZ_OK;
+    if ((errno == EOPNOTSUPP || errno == ENOSYS) && !ftruncate(fd, (off_t)bytes))
+        return MZ_OK;
+    return mz_fail_errno(MZ_ERR_IO, "%s: cannot make room for %lld bytes", path, (long long)bytes);
+}
+
+static mz_status write_file(const mz_shard_file *file, const mz_sparse *memory, mz_frame_run *runs, int64_t n_runs,
+                            uint32_t *frame_crc)
+{
+    const int fd = open(file->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
-        return mz_fail_errno(MZ_ERR_IO, "%s: cannot open", file->path);
-    mz_status status = write_data(file, fd, runs, n_runs);
-    *bytes = lseek(fd, 0, SEEK_END);
+        return mz_fail_errno(MZ_ERR_IO, "%s: cannot create", file->path);
+    mz_status status = reserve(file->path, fd, memory->bytes);
     if (!status)
-        status = take_frame_crc(file->path, fd, *bytes, runs, n_runs, frame_crc);
+        status = write_frame(file->path, fd, memory, runs, n_runs, frame_crc);
+    if (!status)
+        status = write_data(file, fd, runs, n_runs);
     if (!status && fsync(fd))
         status = mz_fail_errno(MZ_ERR_IO, "%s: cannot write to disk", file->path);
     if (close(fd) && !status)
@@ -199,13 +208,17 @@ mz_status mz_shard_file_write(const mz_shard_file *file, char **description, int
     mz_frame_run *runs = NULL;
     uint32_t *crcs = NULL, frame_crc = 0;
     int64_t n_runs = 0;
+    mz_sparse memory = {0};
     mz_status status = take_crcs(file, &runs, &n_runs, &crcs);
     if (!status)
-        status = mz_hdf5_frame_write(file, runs, n_runs);
-    if (!status)
-        status = fill_file(file, runs, n_runs, bytes, &frame_crc);
+        status = mz_hdf5_frame_make(file, runs, n_runs, &memory);
+    if (!status) {
+        *bytes = memory.bytes;
+        status = write_file(file, &memory, runs, n_runs, &frame_crc);
+    }
     if (!status)
         status = describe(file, *bytes, frame_crc, runs, n_runs, description);
+    mz_sparse_free(&memory);
     mz_free(crcs);
     mz_free(runs);
     return status;

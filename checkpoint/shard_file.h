@@ -1,6 +1,6 @@
-/* One rank's file of a checkpoint. HDF5 lays it out: a contiguous data set for each run, with attributes; the data
- * then go straight to their places, so that HDF5 costs neither a copy nor a lock while gigabytes move. This is
- * the only place that calls HDF5. */
+/* One rank's file of a checkpoint. HDF5 lays it out in memory (hdf5_frame.h): a contiguous data set for each run,
+ * with attributes. Layout and data then go straight to their places with plain writes, so that HDF5 costs neither a
+ * copy nor a lock while gigabytes move, and a full disk is an error like any other. */
 #ifndef MZ_CHECKPOINT_SHARD_FILE_H
 #define MZ_CHECKPOINT_SHARD_FILE_H
 

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "checkpoint/manifest.h"
+#include "checkpoint/paths.h"
 #include "checkpoint/reader.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -87,14 +88,15 @@ static mz_status read_list(const char *checkpoints, step_list *list)
     return status;
 }
 
-static bool is_whole(const char *checkpoints, const char *name)
+/* MZ_OK: it is. */
+static mz_status check_whole(const char *checkpoints, const char *name)
 {
     char *path = mz_path_join(checkpoints, name);
     mz_checkpoint *checkpoint = NULL;
-    const bool whole = path && !mz_checkpoint_open_step(path, &checkpoint);
+    mz_status status = path ? mz_checkpoint_open_step(path, &checkpoint) : MZ_ERR_MEMORY;
     mz_checkpoint_close(checkpoint);
     mz_free(path);
-    return whole;
+    return status;
 }
 
 /* step-NNNNNN.old, left by a crash while a save of the same step took its place, when that one is whole. */
@@ -105,7 +107,7 @@ static bool is_superseded(const char *checkpoints, const char *name)
     bool superseded = false;
     if (plain && !strcmp(plain + n, ".old")) {
         plain[n] = '\0';
-        superseded = is_whole(checkpoints, plain);
+        superseded = !check_whole(checkpoints, plain);
     }
     mz_free(plain);
     return superseded;
@@ -142,85 +144,73 @@ mz_status mz_step_paths(const char *run_folder, int64_t step, char **final, char
     return MZ_ERR_MEMORY;
 }
 
-/* What `latest` says; NULL when it is not there or says nothing sensible. Owned by the caller. */
-static char *read_latest(const char *checkpoints)
+/* What `latest` says; false when it is not there or says nothing sensible. */
+static bool read_latest(const char *checkpoints, char name[64])
 {
-    char *path = mz_path_join(checkpoints, MZ_LATEST_NAME), *text = NULL;
-    size_t bytes;
     step_folder facts;
-    if (path && mz_path_exists(path) && !mz_file_read(path, &text, &bytes)) {
-        text[strcspn(text, "\r\n")] = '\0';
-        if (!parse_name(text, &facts) || facts.temporary) {
-            mz_free(text);
-            text = NULL;
-        }
-    }
-    mz_free(path);
-    return text;
+    return mz_read_line_in(checkpoints, MZ_LATEST_NAME, name, 64) && parse_name(name, &facts) && !facts.temporary;
 }
 
-mz_status mz_steps_find_whole(const char *checkpoints, const char *except, char **folder)
+static mz_status take_path(const char *checkpoints, const char *name, char **folder)
+{
+    *folder = mz_path_join(checkpoints, name);
+    return *folder ? MZ_OK : MZ_ERR_MEMORY;
+}
+
+/* The whole checkpoint of the highest step. */
+static mz_status search_whole(const char *checkpoints, const char *except, char **folder)
 {
     step_list list = {0};
-    char *latest = read_latest(checkpoints), *found = NULL;
-    if (latest && (!except || strcmp(latest, except)) && is_whole(checkpoints, latest)) {
-        *folder = mz_path_join(checkpoints, latest);
-        mz_free(latest);
-        return *folder ? MZ_OK : MZ_ERR_MEMORY;
-    }
-    mz_free(latest);
     mz_status status = read_list(checkpoints, &list);
     if (status)
         return status;
     qsort(list.folders, (size_t)list.n, sizeof *list.folders, compare_step);
-    for (int i = 0; i < list.n && !found; i++) {
+    status = MZ_ERR_CHECKPOINT;
+    for (int i = 0; i < list.n && status && status != MZ_ERR_MEMORY; i++) {
         const step_folder *candidate = &list.folders[i];
-        if (!candidate->temporary && (!except || strcmp(candidate->name, except)) &&
-            is_whole(checkpoints, candidate->name))
-            found = mz_path_join(checkpoints, candidate->name);
+        if (!candidate->temporary && (!except || strcmp(candidate->name, except)))
+            status = check_whole(checkpoints, candidate->name);
+        if (!status && !candidate->temporary)
+            status = take_path(checkpoints, candidate->name, folder);
     }
-    if (!found)
+    if (status && status != MZ_ERR_MEMORY)
         status = mz_fail(MZ_ERR_CHECKPOINT, "%s: no whole checkpoint among %d folders", checkpoints, list.n);
-    else
-        *folder = found;
     free_list(&list);
     return status;
+}
+
+mz_status mz_steps_find_whole(const char *checkpoints, const char *except, char **folder)
+{
+    char latest[64];
+    if (read_latest(checkpoints, latest) && (!except || strcmp(latest, except))) {
+        mz_status status = check_whole(checkpoints, latest);
+        if (status == MZ_ERR_MEMORY)
+            return status;
+        if (!status)
+            return take_path(checkpoints, latest, folder);
+    }
+    return search_whole(checkpoints, except, folder);
 }
 
 /* The folder that CHECKPOINTS/latest names, whole or not: what is wrong with it is for the caller to find. */
 static mz_status follow_latest(const char *checkpoints, char **step_folder_path)
 {
-    char *latest = read_latest(checkpoints);
-    if (!latest)
-        return mz_steps_find_whole(checkpoints, NULL, step_folder_path);
-    *step_folder_path = mz_path_join(checkpoints, latest);
-    mz_free(latest);
-    return *step_folder_path ? MZ_OK : MZ_ERR_MEMORY;
+    char latest[64];
+    if (!read_latest(checkpoints, latest))
+        return search_whole(checkpoints, NULL, step_folder_path);
+    return take_path(checkpoints, latest, step_folder_path);
 }
 
-static bool has_checkpoints(const char *folder)
-{
-    char *path = mz_path_join(folder, MZ_CHECKPOINTS_FOLDER);
-    const bool there = path && mz_path_exists(path);
-    mz_free(path);
-    return there;
-}
-
-/* .../checkpoints/latest, .../checkpoints or a run's folder. */
-static mz_status resolve_latest(const char *folder, const char *base, char **step_folder_path)
+/* .../checkpoints/latest, .../checkpoints or a run's folder. Changes `path`. */
+static mz_status resolve_latest(char *path, char *base, char **step_folder_path)
 {
     if (!strcmp(base, MZ_LATEST_NAME)) {
-        char *checkpoints = mz_strdup(folder);
-        if (!checkpoints)
-            return MZ_ERR_MEMORY;
-        checkpoints[base - folder] = '\0';
-        mz_status status = follow_latest(*checkpoints ? checkpoints : ".", step_folder_path);
-        mz_free(checkpoints);
-        return status;
+        *base = '\0';
+        return follow_latest(*path ? path : ".", step_folder_path);
     }
-    if (!has_checkpoints(folder))
-        return follow_latest(folder, step_folder_path);
-    char *checkpoints = mz_path_join(folder, MZ_CHECKPOINTS_FOLDER);
+    if (!mz_exists_in(path, MZ_CHECKPOINTS_FOLDER))
+        return follow_latest(path, step_folder_path);
+    char *checkpoints = mz_path_join(path, MZ_CHECKPOINTS_FOLDER);
     mz_status status = checkpoints ? follow_latest(checkpoints, step_folder_path) : MZ_ERR_MEMORY;
     mz_free(checkpoints);
     return status;
@@ -234,11 +224,12 @@ mz_status mz_steps_resolve(const char *folder, char **step_folder_path)
         return MZ_ERR_MEMORY;
     for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
         path[n - 1] = '\0';
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     struct stat info;
     if (stat(path, &info)) {
         status = mz_fail_errno(MZ_ERR_CHECKPOINT, "%s: no such checkpoint", path);
-    } else if (!strcmp(base, MZ_LATEST_NAME) || !strcmp(base, MZ_CHECKPOINTS_FOLDER) || has_checkpoints(path)) {
+    } else if (!strcmp(base, MZ_LATEST_NAME) || !strcmp(base, MZ_CHECKPOINTS_FOLDER) ||
+               mz_exists_in(path, MZ_CHECKPOINTS_FOLDER)) {
         status = resolve_latest(path, base, step_folder_path);
     } else {
         *step_folder_path = path;
@@ -271,7 +262,7 @@ mz_status mz_steps_clean(const char *checkpoints, const char *newest, int keep)
             continue;
         if (folder->temporary || (keep > 0 && kept >= keep) || is_superseded(checkpoints, folder->name))
             remove_folder(checkpoints, folder->name);
-        else if (keep > 0 && is_whole(checkpoints, folder->name))
+        else if (keep > 0 && !check_whole(checkpoints, folder->name))
             kept++;
     }
     free_list(&list);
