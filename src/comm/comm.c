@@ -10,7 +10,13 @@
 #include "core/memory.h"
 #include "core/threads.h"
 
-static const size_t default_chunk_bytes = 256 << 10;
+/* A slot that holds a good piece of a layer, as long as a node's staging stays small beside its caches. */
+static size_t default_chunk_bytes(int ranks_per_node)
+{
+    const size_t most = 1 << 20, least = 64 << 10, staging = 32 << 20;
+    size_t chunk = staging / (3 * (size_t)ranks_per_node);
+    return chunk > most ? most : chunk < least ? least : chunk;
+}
 
 /* ---- life ---- */
 
@@ -74,8 +80,9 @@ static mz_status open_transports(mz_comm *comm, size_t chunk_bytes)
     status = agree(comm->group, status);
     if (status)
         return status;
-    status = mz_hier_create(comm->group, &comm->layout, chunk_bytes ? chunk_bytes : default_chunk_bytes, spin,
-                            &comm->hier);
+    if (!chunk_bytes)
+        chunk_bytes = default_chunk_bytes(comm->layout.per_node);
+    status = mz_hier_create(comm->group, &comm->layout, chunk_bytes, spin, &comm->hier);
     if (!status)
         status = mz_all_reduce_plan_create(comm->layout.rank, comm->layout.size, &comm->plan);
     if (!status && !(comm->host_values = mz_calloc(size * MZ_HOST_VALUES_MAX, sizeof(double))))

@@ -2,17 +2,27 @@
  *
  * A collective is cut into steps of what a slot holds. In each step a rank fills its slot of that step and posts
  * `ready`, then takes what it needs from the others' slots and posts `done`. Every rank has a few slots in turn, so
- * that it fills the next one while others still read the last. */
+ * that it fills the next one while others still read the last.
+ *
+ * Large all-gathers, which only move data, read the others' memory directly where the kernel allows it. Sums do
+ * not: there the staged copy is read from the cache as fast, measured up to 16 MiB. */
 #include <string.h>
 #include <unistd.h>
 
 #include "comm/cursor.h"
+#include "comm/shm_direct.h"
 #include "comm/shm_sync.h"
 #include "comm/sum.h"
 #include "core/error.h"
 #include "core/memory.h"
 
-enum { N_SLOTS = 3, ALIGNMENT = 64 };
+enum {
+    N_SLOTS = 3,
+    ALIGNMENT = 64,
+    DIRECT_LEAST_BYTES = 16 << 10 /* below this the system call costs more than a second copy */
+};
+
+static const double linger_seconds = 200e-6;
 
 typedef struct shm_node {
     mz_node_transport base;
@@ -21,6 +31,7 @@ typedef struct shm_node {
     unsigned char *slots; /* of rank 0; N_SLOTS each */
     size_t slot_bytes, part_bytes;
     uint32_t n_steps;     /* of all collectives so far */
+    bool direct;          /* ranks can read each other's memory */
     const void **sources; /* [size] */
 } shm_node;
 
@@ -121,11 +132,48 @@ static mz_status gather_take(passage *p, uint32_t i)
     return MZ_OK;
 }
 
+/* Everybody publishes where its blocks lie, reads the others' and waits until its own have been read. */
+static mz_status gather_directly(shm_node *node, const mz_op_info *op, const mz_segment *segments, int n,
+                                 mz_dtype dtype)
+{
+    int me = node->base.rank, size = node->base.size;
+    passage p = start(node, op, NULL, 0, dtype, node->slot_bytes);
+    const void **own = node->sync.ranks[me].addresses;
+    for (int s = 0; s < n; s++)
+        own[s] = segments[s].send;
+    post(&p, MZ_SHM_READY, 0);
+    mz_status status = MZ_OK;
+    for (int k = 1; k <= size && !status; k++) {
+        int r = (me + k) % size;
+        const void **theirs = node->sync.ranks[r].addresses;
+        if (r != me)
+            status = wait_for_data(&p, 0, r);
+        for (int s = 0; s < n && !status; s++) {
+            size_t bytes = (size_t)segments[s].count * p.element;
+            char *to = (char *)segments[s].recv + (size_t)(r * segments[s].stride) * p.element;
+            if (r != me)
+                status = mz_shm_direct_read(&node->sync, r, theirs[s], to, bytes);
+            else if (to != segments[s].send && bytes)
+                memcpy(to, segments[s].send, bytes);
+            node->base.bytes_sent += r != me ? (double)bytes : 0;
+        }
+    }
+    post(&p, MZ_SHM_DONE, 0);
+    for (int r = 0; r < size && !status; r++)
+        if (r != me)
+            status = mz_shm_sync_wait(&node->sync, op, r, MZ_SHM_DONE, node->n_steps + 1);
+    node->n_steps++;
+    return status;
+}
+
 static mz_status shm_all_gather(mz_node_transport *base, const mz_op_info *op, const mz_segment *segments, int n,
                                 mz_dtype dtype, mz_stream *stream)
 {
     (void)stream;
     shm_node *node = (shm_node *)base;
+    size_t bytes = (size_t)mz_segments_count(segments, n) * mz_dtype_size(dtype);
+    if (node->direct && n <= MZ_SHM_ADDRESSES && bytes >= DIRECT_LEAST_BYTES)
+        return gather_directly(node, op, segments, n, dtype);
     passage p = start(node, op, segments, n, dtype, node->slot_bytes);
     mz_status status = gather_fill(&p, 0);
     for (uint32_t i = 0; i < p.n_steps && !status; i++) {
@@ -331,8 +379,13 @@ mz_status mz_shm_create(MPI_Comm group, const mz_members *members, size_t slot_b
     node->slots = segment.memory + head_bytes;
     node->sync.segment = &node->segment;
     node->sync.members = *members;
-    node->sync.spin = spin ? 2000 : 0;
+    node->sync.linger_seconds = spin ? linger_seconds : 0;
     mz_shm_sync_attach(&node->sync, segment.memory);
+    status = mz_shm_direct_probe(group, &node->sync, &node->direct);
+    if (status) {
+        shm_destroy(&node->base);
+        return status;
+    }
     *out = &node->base;
     return MZ_OK;
 }

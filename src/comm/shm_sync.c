@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -15,6 +16,7 @@
 static const double nap_seconds = 0.1;
 /* A rank that waits only for ranks which are there themselves leaves the complaint to those who know more. */
 static const double grace_seconds = 1.0;
+static const int n_active_looks = 1000;
 
 static size_t failure_bytes(void)
 {
@@ -195,15 +197,30 @@ static mz_status sleep_until(mz_shm_sync *sync, const mz_op_info *op, int member
     }
 }
 
+/* Waits for a moment without sleeping: a wake-up costs tens of microseconds. First actively, then letting others
+ * have the core that want it, such as this rank's own compute thread. */
+static bool linger(const mz_shm_sync *sync, _Atomic uint32_t *word, uint32_t steps)
+{
+    if (!sync->linger_seconds)
+        return false;
+    for (int i = 0; i < n_active_looks; i++) {
+        relax();
+        if (reached(atomic_load_explicit(word, memory_order_acquire), steps))
+            return true;
+    }
+    for (double until = mz_clock_seconds() + sync->linger_seconds; mz_clock_seconds() < until;) {
+        sched_yield();
+        if (reached(atomic_load_explicit(word, memory_order_acquire), steps))
+            return true;
+    }
+    return false;
+}
+
 mz_status mz_shm_sync_wait(mz_shm_sync *sync, const mz_op_info *op, int member, mz_shm_word which, uint32_t steps)
 {
     mz_shm_rank *rank = &sync->ranks[member];
     _Atomic uint32_t *word = which == MZ_SHM_READY ? &rank->ready : &rank->done;
-    bool there = reached(atomic_load_explicit(word, memory_order_acquire), steps);
-    for (int i = 0; i < sync->spin && !there; i++) {
-        relax();
-        there = reached(atomic_load_explicit(word, memory_order_acquire), steps);
-    }
+    bool there = reached(atomic_load_explicit(word, memory_order_acquire), steps) || linger(sync, word, steps);
     mz_status status = failed_elsewhere(sync); /* a late rank finds all data there, and the others gone */
     if (!status && !there)
         status = sleep_until(sync, op, member, word,

@@ -13,6 +13,8 @@
 #include "comm/shm_segment.h"
 #include "comm/transport.h"
 
+enum { MZ_SHM_ADDRESSES = 32 };
+
 typedef struct mz_shm_card {
     uint64_t sequence, signature;
     int64_t count;
@@ -27,7 +29,9 @@ typedef struct mz_shm_rank {
     _Atomic uint32_t done_sleepers;
     _Alignas(64) _Atomic uint64_t entered; /* sequence number of the newest card, plus one */
     int32_t pid;
+    uint64_t secret; /* see shm_direct.c */
     mz_shm_card cards[2];
+    const void *addresses[MZ_SHM_ADDRESSES]; /* in this rank's own memory, for the others to read from */
 } mz_shm_rank;
 
 /* The first failure on this node. */
@@ -43,7 +47,7 @@ typedef struct mz_shm_sync {
     mz_shm_failure *failure;
     mz_shm_rank *ranks; /* [members.size] */
     uint64_t *checked;  /* [members.size]: sequence number, plus one, up to which a member's cards were compared */
-    int spin;           /* looks at a word before sleeping */
+    double linger_seconds; /* spent awake before sleeping; 0: sleep at once */
 } mz_shm_sync;
 
 typedef enum mz_shm_word { MZ_SHM_READY, MZ_SHM_DONE } mz_shm_word;

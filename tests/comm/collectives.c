@@ -252,9 +252,10 @@ int main(void)
     MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
     REQUIRE(mz_device_open("cpu", 0, 1, &device));
-    for (int cut = 1; cut <= n_ranks; cut++) {
+    for (int cut = n_ranks > 4 ? 2 : 1; cut <= n_ranks && cut <= 4; cut++) {
         run_cut(device, cut, 4096);
-        run_cut(device, cut, 0);
+        if (n_ranks <= 4)
+            run_cut(device, cut, 0);
     }
     mz_device_close(device);
     MPI_Finalize();

@@ -1,0 +1,92 @@
+/* Comms of some of the ranks: by colour, with ranks in none; bytes between nodes are the least possible; bad
+ * arguments. */
+#include "check.h"
+#include "comm/comm.h"
+
+enum { N = 240 };
+
+static void check_groups(mz_world *world, mz_device *device)
+{
+    mz_comm *comm = NULL;
+    int color = world->rank == 3 ? -1 : world->rank % 2; /* {0, 2}, {1}, and 3 in none */
+    float mine = (float)world->rank, all[4] = {-1, -1, -1, -1}, sum = -1;
+    REQUIRE(mz_comm_create(world, device, color, 0, &comm));
+    CHECK((comm == NULL) == (color < 0), "rank %d", world->rank);
+    int size = world->rank % 2 ? 1 : 2;
+    CHECK(mz_comm_size(comm) == size && mz_comm_rank(comm) == world->rank / 2 % 2 * (size > 1), "%d of %d",
+          mz_comm_rank(comm), mz_comm_size(comm));
+    const mz_segment gather = {&mine, all, 1, 1}, reduce = {&mine, &sum, 1, 1};
+    REQUIRE(mz_all_gather(comm, &gather, 1, MZ_F32, "group", NULL));
+    REQUIRE(mz_all_reduce(comm, &reduce, 1, MZ_F32, 0.5f, "group", NULL));
+    CHECK(all[0] == (size > 1 ? 0 : mine) && all[1] == (size > 1 ? 2 : -1), "%g %g", (double)all[0],
+          (double)all[1]);
+    CHECK(sum == (size > 1 ? 1 : mine / 2), "%g", (double)sum);
+    double value = 3;
+    REQUIRE(mz_all_reduce_host(comm, &value, 1, false, "group"));
+    CHECK(value == 3 * size, "%g", value);
+    REQUIRE(mz_barrier(comm, "group"));
+    mz_comm_destroy(comm);
+}
+
+/* What enters a node for S bytes over M nodes is S * (M - 1) / M, evenly over the rails. */
+static void check_traffic(mz_device *device, int ranks_per_node)
+{
+    static float in[4 * N], out[4 * N];
+    mz_world *world = NULL;
+    mz_comm *comm = NULL;
+    mz_comm_stats stats;
+    const mz_world_options options = {.ranks_per_node = ranks_per_node, .timeout_seconds = 60};
+    REQUIRE(mz_world_create(&options, &world));
+    REQUIRE(mz_comm_create(world, device, 0, 0, &comm));
+    const mz_segment segment = {in, out, N, N};
+    double least = sizeof in * (double)(world->n_nodes - 1) / world->n_nodes / world->local_size;
+    REQUIRE(mz_all_gather(comm, &segment, 1, MZ_F32, "bytes", NULL));
+    mz_comm_get_stats(comm, &stats);
+    CHECK(stats.bytes_between_nodes == least, "all_gather: %g bytes, expected %g", stats.bytes_between_nodes,
+          least);
+    REQUIRE(mz_reduce_scatter(comm, &segment, 1, MZ_F32, MZ_F32, 1, false, "bytes", NULL));
+    mz_comm_get_stats(comm, &stats);
+    CHECK(stats.bytes_between_nodes == 2 * least, "both: %g bytes, expected %g", stats.bytes_between_nodes,
+          2 * least);
+    CHECK(stats.n_calls == 2 && stats.seconds > 0, "%lld calls", (long long)stats.n_calls);
+    mz_comm_destroy(comm);
+    mz_world_destroy(world);
+}
+
+static void check_arguments(mz_world *world, mz_device *device)
+{
+    mz_comm *comm = NULL;
+    float x[8];
+    mz_segment segment = {x, x, 2, 1};
+    REQUIRE(mz_comm_create(world, device, 0, 0, &comm));
+    CHECK(mz_all_gather(comm, &segment, 1, MZ_F32, "bad", NULL) == MZ_ERR_ARGUMENT, "stride below count");
+    CHECK_MESSAGE("count 2 and stride 1");
+    segment.stride = 2;
+    CHECK(mz_all_reduce(comm, &segment, 1, MZ_I32, 1, "bad", NULL) == MZ_ERR_ARGUMENT, "sum of integers");
+    CHECK(mz_broadcast(comm, &segment, 1, MZ_F32, 4, "bad", NULL) == MZ_ERR_ARGUMENT, "root");
+    segment.count = -1;
+    CHECK(mz_all_reduce(comm, &segment, 1, MZ_F32, 1, "bad", NULL) == MZ_ERR_ARGUMENT, "negative count");
+    double values[65] = {0};
+    CHECK(mz_all_reduce_host(comm, values, 65, true, "bad") == MZ_ERR_ARGUMENT, "too many values");
+    REQUIRE(mz_barrier(comm, "still well"));
+    mz_comm_destroy(comm);
+}
+
+int main(void)
+{
+    int level = 0;
+    mz_device *device = NULL;
+    mz_world *world = NULL;
+    MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
+    REQUIRE(mz_device_open("cpu", 0, 1, &device));
+    REQUIRE(mz_world_create(NULL, &world));
+    check_groups(world, device);
+    check_arguments(world, device);
+    check_traffic(device, 1);
+    check_traffic(device, 2);
+    check_traffic(device, 4);
+    mz_world_destroy(world);
+    mz_device_close(device);
+    MPI_Finalize();
+    return n_failures != 0;
+}
