@@ -24,11 +24,7 @@ typedef struct env_target {
 } env_target;
 
 static const mz_option what[] = {
-    {.name = "json",
-     .kind = MZ_OPTION_SWITCH,
-     .fallback = "off",
-     .offset = offsetof(env_target, json),
-     .help = "print a JSON object"},
+    MZ_SWITCH("json", "off", offsetof(env_target, json), "print a JSON object"),
 };
 static const mz_option_group what_group = {"Output", what, N(what)};
 

@@ -17,21 +17,10 @@ typedef struct inspect_target {
 #define AT(field) offsetof(inspect_target, field)
 
 static const mz_option what[] = {
-    {.kind = MZ_OPTION_TEXT,
-     .value = "PATH",
-     .offset = AT(path),
-     .required = true,
-     .help = "a checkpoint (a step's or a run's folder, RUN/checkpoints/latest) or a weights folder"},
-    {.name = "verify",
-     .kind = MZ_OPTION_SWITCH,
-     .fallback = "off",
-     .offset = AT(verify),
-     .help = "read all data of a checkpoint and compare every checksum"},
-    {.name = "json",
-     .kind = MZ_OPTION_SWITCH,
-     .fallback = "off",
-     .offset = AT(json),
-     .help = "print a JSON object"},
+    MZ_NEEDED(NULL, "PATH", AT(path),
+              "a checkpoint (a step's or a run's folder, RUN/checkpoints/latest) or a weights folder"),
+    MZ_SWITCH("verify", "off", AT(verify), "read all data of a checkpoint and compare every checksum"),
+    MZ_SWITCH("json", "off", AT(json), "print a JSON object"),
 };
 static const mz_option_group what_group = {"What to show", what, N(what)};
 

@@ -33,6 +33,37 @@ typedef struct mz_option {
     bool required;
 } mz_option;
 
+/* Rows of a table: name, value, default, range or words, place, help. MZ_NEEDED is a text that has to be given
+ * (name NULL: an operand); _ALSO has a second name. */
+#define MZ_NUMBER_ROW(name, alias, kind, value, fallback, min, max, where, help)                                   \
+    {                                                                                                              \
+        name, alias, kind, value, fallback, help, NULL, min, max, where, false                                     \
+    }
+#define MZ_OTHER_ROW(name, alias, kind, value, fallback, words, where, needed, help)                               \
+    {                                                                                                              \
+        name, alias, kind, value, fallback, help, words, 0, 0, where, needed                                       \
+    }
+#define MZ_SWITCH(name, fallback, where, help)                                                                     \
+    MZ_OTHER_ROW(name, NULL, MZ_OPTION_SWITCH, NULL, fallback, NULL, where, false, help)
+#define MZ_CHOICE(name, fallback, where, help)                                                                     \
+    MZ_OTHER_ROW(name, NULL, MZ_OPTION_CHOICE, NULL, fallback, NULL, where, false, help)
+#define MZ_INT(name, value, fallback, min, max, where, help)                                                       \
+    MZ_NUMBER_ROW(name, NULL, MZ_OPTION_INT, value, fallback, min, max, where, help)
+#define MZ_INT64(name, value, fallback, min, max, where, help)                                                     \
+    MZ_NUMBER_ROW(name, NULL, MZ_OPTION_INT64, value, fallback, min, max, where, help)
+#define MZ_INT64_ALSO(name, alias, value, fallback, min, max, where, help)                                         \
+    MZ_NUMBER_ROW(name, alias, MZ_OPTION_INT64, value, fallback, min, max, where, help)
+#define MZ_DOUBLE(name, value, fallback, min, max, where, help)                                                    \
+    MZ_NUMBER_ROW(name, NULL, MZ_OPTION_DOUBLE, value, fallback, min, max, where, help)
+#define MZ_TEXT(name, value, fallback, where, help)                                                                \
+    MZ_OTHER_ROW(name, NULL, MZ_OPTION_TEXT, value, fallback, NULL, where, false, help)
+#define MZ_TEXT_ALSO(name, alias, value, fallback, where, help)                                                    \
+    MZ_OTHER_ROW(name, alias, MZ_OPTION_TEXT, value, fallback, NULL, where, false, help)
+#define MZ_NEEDED(name, value, where, help)                                                                        \
+    MZ_OTHER_ROW(name, NULL, MZ_OPTION_TEXT, value, NULL, NULL, where, true, help)
+#define MZ_WORD(name, value, fallback, words, where, help)                                                         \
+    MZ_OTHER_ROW(name, NULL, MZ_OPTION_WORD, value, fallback, words, where, false, help)
+
 typedef struct mz_option_group {
     const char *title;
     const mz_option *options;

@@ -16,11 +16,7 @@ typedef struct topo_target {
 } topo_target;
 
 static const mz_option what[] = {
-    {.name = "json",
-     .kind = MZ_OPTION_SWITCH,
-     .fallback = "off",
-     .offset = offsetof(topo_target, json),
-     .help = "print a JSON object"},
+    MZ_SWITCH("json", "off", offsetof(topo_target, json), "print a JSON object"),
 };
 static const mz_option_group what_group = {"Output", what, N(what)};
 
