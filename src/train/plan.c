@@ -52,8 +52,12 @@ static mz_status planner_open(planner *p, const mz_model *model, const mz_config
         st = mz_runner_create(model, config->dtype, config->grad_accum_dtype, &p->runner);
     if (st != MZ_OK)
         return st;
-    const mz_tape_options options = {
-        .device = p->device, .stream = p->stream, .arena = p->arena, .dtype = config->dtype};
+    static const mz_rng_state never_read; /* its presence makes dropout take its tensors */
+    const mz_tape_options options = {.device = p->device,
+                                     .stream = p->stream,
+                                     .arena = p->arena,
+                                     .dtype = config->dtype,
+                                     .rng = &never_read};
     st = mz_tape_create(&options, &p->tape);
     if (st == MZ_OK)
         st = planner_params(p);
