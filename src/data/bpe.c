@@ -45,12 +45,11 @@ static void make_alphabet(uint32_t characters[256], int16_t bytes[MZ_BPE_ALPHABE
 
 /* ---- building ---- */
 
-mz_status mz_bpe_create(const mz_pretokenizer *pretokenizer, mz_bpe **out)
+mz_status mz_bpe_create(mz_bpe **out)
 {
     mz_bpe *bpe = mz_calloc(1, sizeof *bpe);
     if (!bpe)
         return MZ_ERR_MEMORY;
-    bpe->pretokenizer = *pretokenizer;
     uint32_t characters[256];
     make_alphabet(characters, bpe->byte_of);
     mz_status status = mz_word_pattern_create(&bpe->pattern);
@@ -220,15 +219,9 @@ int64_t mz_bpe_n_ids(const mz_bpe *bpe)
     return bpe->n_ids;
 }
 
-bool mz_bpe_adds_prefix(const mz_bpe *bpe)
-{
-    return bpe->pretokenizer.add_prefix_space;
-}
-
 uint64_t mz_bpe_fingerprint(const mz_bpe *bpe)
 {
-    const uint8_t flags[2] = {bpe->pretokenizer.add_prefix_space, bpe->pretokenizer.no_prefix_before_blank};
-    uint64_t h = mz_hash64(1, flags, sizeof flags);
+    uint64_t h = 1;
     for (int64_t id = 0; id < bpe->n_ids; id++) {
         const mz_bpe_token *token = &bpe->tokens[id];
         h = mz_hash64(h + token->used, bpe->text + token->offset, token->used ? token->bytes : 0);

@@ -16,12 +16,6 @@
 typedef struct mz_bpe mz_bpe;
 typedef struct mz_bpe_encoder mz_bpe_encoder;
 
-/* How text is cut into words before any merge. */
-typedef struct mz_pretokenizer {
-    bool add_prefix_space;       /* a space goes in front of text that does not begin with one */
-    bool no_prefix_before_blank; /* ... nor in front of any other white space */
-} mz_pretokenizer;
-
 /* A growing array of ids. */
 typedef struct mz_ids {
     int32_t *ids;
@@ -31,7 +25,7 @@ mz_status mz_ids_reserve(mz_ids *ids, int64_t more);
 
 /* ---- building: all tokens, then all merges in order of rank, then seal ---- */
 
-mz_status mz_bpe_create(const mz_pretokenizer *pretokenizer, mz_bpe **bpe);
+mz_status mz_bpe_create(mz_bpe **bpe);
 void mz_bpe_destroy(mz_bpe *bpe);
 
 /* `text` as the file has it, copied. Errors (no file or line in the message; the reader adds them): id out of
@@ -46,7 +40,6 @@ mz_status mz_bpe_seal(mz_bpe *bpe, int32_t unknown_id);
 
 int64_t mz_bpe_n_ids(const mz_bpe *bpe);                                /* largest id + 1 */
 int32_t mz_bpe_find(const mz_bpe *bpe, const char *text, size_t bytes); /* -1: no such token */
-bool mz_bpe_adds_prefix(const mz_bpe *bpe);                             /* a space in front of each text */
 uint64_t mz_bpe_fingerprint(const mz_bpe *bpe);
 
 mz_status mz_bpe_encoder_create(const mz_bpe *bpe, mz_bpe_encoder **encoder);

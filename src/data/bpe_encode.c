@@ -210,31 +210,13 @@ static mz_status encode_word(mz_bpe_encoder *encoder, const char *word, size_t b
 
 /* ---- text to words ---- */
 
-static bool wants_prefix(const mz_pretokenizer *pretokenizer, char first)
-{
-    if (!pretokenizer->add_prefix_space || first == ' ')
-        return false;
-    return !(pretokenizer->no_prefix_before_blank && first >= '\t' && first <= '\r');
-}
-
 mz_status mz_bpe_encode(mz_bpe_encoder *encoder, const char *text, size_t bytes, mz_ids *ids)
 {
     mz_status status = MZ_OK;
-    char *prefixed = NULL;
-    if (bytes > 0 && wants_prefix(&encoder->bpe->pretokenizer, *text)) {
-        prefixed = mz_alloc(bytes + 1);
-        if (!prefixed)
-            return MZ_ERR_MEMORY;
-        prefixed[0] = ' ';
-        memcpy(prefixed + 1, text, bytes);
-        text = prefixed;
-        bytes++;
-    }
     for (size_t begin = 0, end; !status && begin < bytes; begin = end) {
         status = mz_word_end(encoder->matcher, text, bytes, begin, &end);
         if (!status)
             status = encode_word(encoder, text + begin, end - begin, ids);
     }
-    mz_free(prefixed);
     return status;
 }

@@ -20,7 +20,6 @@ typedef struct mz_bpe_merge {
 } mz_bpe_merge;
 
 struct mz_bpe {
-    mz_pretokenizer pretokenizer;
     mz_word_pattern *pattern;
 
     mz_bpe_token *tokens; /* [capacity], by id */

@@ -43,7 +43,7 @@ mz_status mz_tokenizer_from_parts(const char *name, const char *folder, mz_token
         mz_tokenizer_close(tokenizer);
         return MZ_ERR_MEMORY;
     }
-    tokenizer->one_piece = tokenizer->parts.bpe && mz_bpe_adds_prefix(tokenizer->parts.bpe);
+    tokenizer->one_piece = tokenizer->parts.prefix != MZ_PREFIX_NONE;
     for (int i = 0; i < tokenizer->parts.n_added; i++) {
         const mz_added_token *added = &tokenizer->parts.added[i];
         tokenizer->begins_added[(uint8_t)added->text[0]] = true;
@@ -107,7 +107,8 @@ uint64_t mz_tokenizer_fingerprint(const mz_tokenizer *tokenizer)
         const int32_t fields[4] = {added->id, added->special, added->strip_left, added->strip_right};
         h = mz_hash64(mz_hash64(h, fields, sizeof fields), added->text, added->bytes);
     }
-    return mz_hash64(h, &parts->end_id, sizeof parts->end_id);
+    const int32_t fields[2] = {parts->end_id, (int32_t)parts->prefix};
+    return mz_hash64(h, fields, sizeof fields);
 }
 
 /* ---- text to ids ---- */
@@ -139,6 +140,21 @@ static bool is_blank(char c)
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
+/* Encodes a stretch without added tokens, with a space in front when `prefix`. */
+static mz_status encode_stretch(mz_bpe_encoder *encoder, const char *text, size_t bytes, bool prefix, mz_ids *ids)
+{
+    if (!prefix)
+        return mz_bpe_encode(encoder, text, bytes, ids);
+    char *prefixed = mz_alloc(bytes + 1);
+    if (!prefixed)
+        return MZ_ERR_MEMORY;
+    prefixed[0] = ' ';
+    memcpy(prefixed + 1, text, bytes);
+    const mz_status status = mz_bpe_encode(encoder, prefixed, bytes + 1, ids);
+    mz_free(prefixed);
+    return status;
+}
+
 /* Cuts the text at added tokens and encodes what lies between them. */
 static mz_status encode_bpe(const mz_tokenizer *tokenizer, mz_bpe_encoder *encoder, const char *text, size_t bytes,
                             bool special, mz_ids *ids)
@@ -155,7 +171,10 @@ static mz_status encode_bpe(const mz_tokenizer *tokenizer, mz_bpe_encoder *encod
         size_t end = i;
         while (added && added->strip_left && end > begin && is_blank(text[end - 1]))
             end--;
-        status = mz_bpe_encode(encoder, text + begin, end - begin, ids);
+        const mz_prefix where = tokenizer->parts.prefix;
+        const bool prefix = (where == MZ_PREFIX_SEGMENT && end > begin && text[begin] != ' ') ||
+                            (where == MZ_PREFIX_TEXT && begin == 0 && !is_blank(*text));
+        status = encode_stretch(encoder, text + begin, end - begin, prefix, ids);
         if (status || !added)
             break;
         status = mz_ids_reserve(ids, 1);

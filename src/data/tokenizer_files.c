@@ -288,7 +288,7 @@ static mz_status check_model(const mz_json *file)
     return MZ_OK;
 }
 
-static mz_status read_pretokenizer(const mz_json *file, mz_pretokenizer *pretokenizer)
+static mz_status read_pretokenizer(const mz_json *file, mz_prefix *prefix)
 {
     const json_t *settings = json_object_get(file->root, "pre_tokenizer");
     const char *type = json_string_value(json_object_get(settings, "type"));
@@ -296,9 +296,7 @@ static mz_status read_pretokenizer(const mz_json *file, mz_pretokenizer *pretoke
         return wrong_value(file, "pre_tokenizer", MZ_ERR_UNSUPPORTED, "{\"type\": \"ByteLevel\", ...}");
     if (json_is_false(json_object_get(settings, "use_regex")))
         return wrong_value(file, "pre_tokenizer.use_regex", MZ_ERR_UNSUPPORTED, "true");
-    *pretokenizer = (mz_pretokenizer){
-        .add_prefix_space = !json_is_false(json_object_get(settings, "add_prefix_space")),
-    };
+    *prefix = json_is_false(json_object_get(settings, "add_prefix_space")) ? MZ_PREFIX_NONE : MZ_PREFIX_SEGMENT;
     return MZ_OK;
 }
 
@@ -306,12 +304,11 @@ static mz_status parse_tokenizer_json(const mz_tokenizer_files *files, mz_tokeni
 {
     const mz_json *file = &files->tokenizer;
     const json_t *model = json_object_get(file->root, "model");
-    mz_pretokenizer pretokenizer;
     mz_status status = check_model(file);
     if (!status)
-        status = read_pretokenizer(file, &pretokenizer);
+        status = read_pretokenizer(file, &parts->prefix);
     if (!status)
-        status = mz_bpe_create(&pretokenizer, &parts->bpe);
+        status = mz_bpe_create(&parts->bpe);
     if (!status)
         status = add_vocab(parts->bpe, file, "model.vocab", json_object_get(model, "vocab"));
     if (!status)
@@ -325,11 +322,9 @@ static mz_status parse_tokenizer_json(const mz_tokenizer_files *files, mz_tokeni
 
 static mz_status parse_vocab_and_merges(const mz_tokenizer_files *files, mz_tokenizer_parts *parts)
 {
-    const mz_pretokenizer pretokenizer = {
-        .add_prefix_space = json_is_true(json_object_get(files->config.root, "add_prefix_space")),
-        .no_prefix_before_blank = true, /* as the tokenizers do that read these two files */
-    };
-    mz_status status = mz_bpe_create(&pretokenizer, &parts->bpe);
+    mz_status status = mz_bpe_create(&parts->bpe);
+    if (json_is_true(json_object_get(files->config.root, "add_prefix_space")))
+        parts->prefix = MZ_PREFIX_TEXT;
     if (!status)
         status = add_vocab(parts->bpe, &files->vocab, "", files->vocab.root);
     if (!status)

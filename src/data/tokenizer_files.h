@@ -15,11 +15,19 @@ typedef struct mz_added_token {
     bool strip_left, strip_right; /* swallows the white space on that side */
 } mz_added_token;
 
+/* Where a space goes in front, so that a text's first word looks like any other word. */
+typedef enum mz_prefix {
+    MZ_PREFIX_NONE = 0,
+    MZ_PREFIX_TEXT,    /* the text, unless it begins with white space: vocab.json's tokenizers */
+    MZ_PREFIX_SEGMENT, /* each stretch between added tokens that does not begin with a space: tokenizer.json's */
+} mz_prefix;
+
 typedef struct mz_tokenizer_parts {
     mz_bpe *bpe;           /* owned, sealed */
     mz_added_token *added; /* [n_added], owned */
     int n_added;
     int32_t end_id; /* -1: none */
+    mz_prefix prefix;
 } mz_tokenizer_parts;
 
 /* Frees what the parts hold; half-built ones too. */

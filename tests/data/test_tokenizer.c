@@ -369,6 +369,41 @@ static void settings_of_tokenizer_json(void **state)
     mz_free(folder);
 }
 
+/* vocab.json's tokenizers put the space in front of the text as a whole, unless it begins with white space. */
+static void prefix_of_two_files(void **state)
+{
+    static const struct {
+        const char *text;
+        int n, ids[4];
+    } cases[] = {{"ab", 2, {3, 2}},
+                 {" ab", 2, {3, 2}},
+                 {"\nb", 2, {5, 1}},
+                 {"<m>b", 3, {3, 9, 1}},
+                 {"a<m>b", 4, {3, 0, 9, 1}}};
+    mz_tokenizer *tokenizer;
+    (void)state;
+    char *folder = scratch_path("prefix");
+    assert_int_equal(mz_make_directories(folder), MZ_OK);
+    mz_free(scratch_write_text("prefix/vocab.json", ABC ", \"\xc4\x8a\": 5}"));
+    mz_free(scratch_write_text("prefix/merges.txt", "#version: 0.2\r\na b\r\n"));
+    mz_free(scratch_write_text(
+        "prefix/tokenizer_config.json",
+        "{\"add_prefix_space\": true, \"added_tokens_decoder\": {\"9\": {\"content\": \"<m>\"}}}"));
+    if (mz_tokenizer_open(folder, &tokenizer))
+        fail_msg("%s", mz_last_error());
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int32_t *ids = NULL;
+        int64_t n = 0, capacity = 0;
+        assert_int_equal(
+            mz_tokenizer_encode(tokenizer, cases[i].text, strlen(cases[i].text), true, &ids, &n, &capacity), MZ_OK);
+        if (n != cases[i].n || memcmp(ids, cases[i].ids, (size_t)n * sizeof *ids) != 0)
+            fail_msg("\"%s\": %ld ids, first %d", cases[i].text, (long)n, n ? ids[0] : -1);
+        mz_free(ids);
+    }
+    mz_tokenizer_close(tokenizer);
+    mz_free(folder);
+}
+
 static void allocation_failures(void **state)
 {
     char *folder = source_path("tests/data/tiny_bpe");
@@ -407,6 +442,7 @@ int main(void)
         cmocka_unit_test(wrong_folders),
         cmocka_unit_test(bytes_without_a_token),
         cmocka_unit_test(settings_of_tokenizer_json),
+        cmocka_unit_test(prefix_of_two_files),
         cmocka_unit_test(allocation_failures),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
