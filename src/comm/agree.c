@@ -9,7 +9,6 @@
 #include "comm/mpi_check.h"
 #include "core/clock.h"
 #include "core/error.h"
-#include "core/memory.h"
 
 enum { TAG_REPORT = 1, TAG_VERDICT = 2 };
 
@@ -57,63 +56,69 @@ static void judge(const report *mine, const report *theirs, int rank, verdict *v
                     rank);
 }
 
-static mz_status judge_timeout(const mz_world *world, const report *mine, MPI_Request *requests, verdict *v)
+/* Ranks that did not come, for the message. */
+typedef struct absentees {
+    char names[256];
+    size_t used;
+    int n;
+} absentees;
+
+static void add_absentee(absentees *missing, int rank)
 {
-    char names[256] = "";
-    size_t used = 0;
-    int n_missing = 0;
-    for (int r = 1; r < world->size; r++) {
-        int arrived = 0; /* the wait stopped at the first that was missing */
-        if (MPI_Test(&requests[r], &arrived, MPI_STATUS_IGNORE) == MPI_SUCCESS && arrived)
-            continue;
-        if (n_missing++ < 16)
-            used += (size_t)snprintf(names + used, sizeof names - used, "%s%d", n_missing > 1 ? ", " : "", r);
+    if (missing->n++ < 16)
+        missing->used += (size_t)snprintf(missing->names + missing->used, sizeof missing->names - missing->used,
+                                          "%s%d", missing->n > 1 ? ", " : "", rank);
+}
+
+static mz_status take_report(mz_world *world, int rank, double deadline, report *theirs)
+{
+    MPI_Request request = MPI_REQUEST_NULL;
+    mz_status status = mz_mpi_check(
+        MPI_Irecv(theirs, sizeof *theirs, MPI_BYTE, rank, TAG_REPORT, world->comm, &request), "MPI_Irecv");
+    if (!status)
+        status = mz_mpi_wait(&request, deadline, "MPI_Irecv");
+    if (request != MPI_REQUEST_NULL) {
+        MPI_Cancel(&request);
+        MPI_Request_free(&request);
     }
-    mz_status status =
-        mz_fail(MZ_ERR_TIMEOUT, "%s: rank%s %s%s did not arrive within %g s", mine->where, n_missing > 1 ? "s" : "",
-                names, n_missing > 16 ? ", ..." : "", world->timeout_seconds);
-    set_verdict(v, status, -1);
     return status;
+}
+
+static void send_verdict(mz_world *world, int rank, double deadline, const verdict *v)
+{
+    /* Small enough to go out eagerly, so that this does not wait for a rank that is gone. */
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPI_Isend(v, sizeof *v, MPI_BYTE, rank, TAG_VERDICT, world->comm, &request);
+    if (request != MPI_REQUEST_NULL && mz_mpi_wait(&request, deadline, "MPI_Isend"))
+        MPI_Request_free(&request);
 }
 
 /* Rank 0: takes all reports, forms the verdict and sends it. */
 static mz_status preside(mz_world *world, const report *mine, verdict *v)
 {
     double deadline = mz_clock_seconds() + world->timeout_seconds;
-    report *reports = mz_alloc((size_t)world->size * sizeof *reports);
-    MPI_Request *requests = mz_alloc((size_t)world->size * sizeof *requests);
-    mz_status status = reports && requests ? MZ_OK : MZ_ERR_MEMORY;
-
-    for (int r = 0; requests && r < world->size; r++)
-        requests[r] = MPI_REQUEST_NULL;
-    for (int r = 1; !status && r < world->size; r++)
-        status = mz_mpi_check(
-            MPI_Irecv(&reports[r], sizeof *reports, MPI_BYTE, r, TAG_REPORT, world->comm, &requests[r]),
-            "MPI_Irecv");
-    for (int r = 1; !status && r < world->size; r++)
-        status = mz_mpi_wait(&requests[r], deadline, "MPI_Irecv");
-    if (status == MZ_ERR_TIMEOUT)
-        status = judge_timeout(world, mine, requests, v);
-    else if (status)
-        set_verdict(v, status, -1);
-    else if (mine->status)
+    absentees missing = {.n = 0};
+    mz_status status = MZ_OK;
+    report theirs;
+    if (mine->status)
         set_verdict(v, mz_fail(MZ_ERR_PEER, "rank 0 failed at %s: %s", mine->where, mine->message), 0);
-    for (int r = 1; !status && !v->status && r < world->size; r++)
-        judge(mine, &reports[r], r, v);
-
-    for (int r = 1; requests && r < world->size; r++) {
-        if (requests[r] != MPI_REQUEST_NULL) {
-            MPI_Cancel(&requests[r]);
-            MPI_Request_free(&requests[r]);
-        }
-        /* Small enough to go out eagerly, so that this does not wait for a rank that is gone. */
-        MPI_Request request = MPI_REQUEST_NULL;
-        MPI_Isend(v, sizeof *v, MPI_BYTE, r, TAG_VERDICT, world->comm, &request);
-        if (request != MPI_REQUEST_NULL && mz_mpi_wait(&request, deadline + verdict_grace_seconds, "MPI_Isend"))
-            MPI_Request_free(&request);
+    for (int r = 1; r < world->size; r++) {
+        mz_status taken = take_report(world, r, deadline, &theirs);
+        if (taken == MZ_ERR_TIMEOUT)
+            add_absentee(&missing, r);
+        else if (taken)
+            status = status ? status : taken;
+        else if (!v->status)
+            judge(mine, &theirs, r, v);
     }
-    mz_free(reports);
-    mz_free(requests);
+    if (missing.n)
+        status =
+            mz_fail(MZ_ERR_TIMEOUT, "%s: rank%s %s%s did not arrive within %g s", mine->where,
+                    missing.n > 1 ? "s" : "", missing.names, missing.n > 16 ? ", ..." : "", world->timeout_seconds);
+    if (status)
+        set_verdict(v, status, -1);
+    for (int r = 1; r < world->size; r++)
+        send_verdict(world, r, deadline + verdict_grace_seconds, v);
     return status;
 }
 
@@ -132,8 +137,8 @@ static mz_status attend(mz_world *world, const report *mine, verdict *v)
         MPI_Request_free(&request);
     }
     if (status == MZ_ERR_TIMEOUT)
-        return mz_fail(MZ_ERR_TIMEOUT, "%s: no verdict from rank 0 (%s) within %g s", mine->where,
-                       "late itself, or gone", world->timeout_seconds);
+        return mz_fail(MZ_ERR_TIMEOUT, "%s: no verdict from rank 0 within %g s: it is late itself, or gone",
+                       mine->where, world->timeout_seconds + verdict_grace_seconds);
     return status;
 }
 

@@ -42,17 +42,6 @@ static mz_status cores_suffice(MPI_Comm group, bool *suffice)
     return status ? status : reduced;
 }
 
-/* The worst status of the group, so that all give up alike. */
-static mz_status agree(MPI_Comm group, mz_status mine)
-{
-    int worst = (int)mine;
-    mz_status status =
-        mz_mpi_check(MPI_Allreduce(MPI_IN_PLACE, &worst, 1, MPI_INT, MPI_MAX, group), "MPI_Allreduce");
-    if (mine || status)
-        return mine ? mine : status;
-    return worst ? mz_fail(MZ_ERR_PEER, "another rank could not set up its collectives") : MZ_OK;
-}
-
 static mz_status find_members(mz_comm *comm)
 {
     int size = 0;
@@ -60,14 +49,14 @@ static mz_status find_members(mz_comm *comm)
     if (status)
         return status;
     int *members = mz_alloc((size_t)size * sizeof *members);
-    status = agree(comm->group, members ? MZ_OK : MZ_ERR_MEMORY);
+    status = mz_mpi_agree(comm->group, members ? MZ_OK : MZ_ERR_MEMORY, "setting up collectives");
     if (!status)
         status = mz_mpi_check(MPI_Allgather(&comm->world->rank, 1, MPI_INT, members, 1, MPI_INT, comm->group),
                               "MPI_Allgather");
     if (!status)
         status = mz_layout_find(comm->world, members, size, &comm->layout);
     mz_free(members);
-    return agree(comm->group, status);
+    return mz_mpi_agree(comm->group, status, "setting up collectives");
 }
 
 static mz_status open_transports(mz_comm *comm, size_t chunk_bytes)
@@ -77,7 +66,7 @@ static mz_status open_transports(mz_comm *comm, size_t chunk_bytes)
     if (size == 1)
         return MZ_OK;
     mz_status status = cores_suffice(comm->group, &spin);
-    status = agree(comm->group, status);
+    status = mz_mpi_agree(comm->group, status, "setting up collectives");
     if (status)
         return status;
     if (!chunk_bytes)
@@ -87,7 +76,7 @@ static mz_status open_transports(mz_comm *comm, size_t chunk_bytes)
         status = mz_all_reduce_plan_create(comm->layout.rank, comm->layout.size, &comm->plan);
     if (!status && !(comm->host_values = mz_calloc(size * MZ_HOST_VALUES_MAX, sizeof(double))))
         status = MZ_ERR_MEMORY;
-    return agree(comm->group, status);
+    return mz_mpi_agree(comm->group, status, "setting up collectives");
 }
 
 mz_status mz_comm_create(mz_world *world, mz_device *device, int color, size_t chunk_bytes, mz_comm **out)
@@ -103,7 +92,7 @@ mz_status mz_comm_create(mz_world *world, mz_device *device, int color, size_t c
     }
     MPI_Comm_set_errhandler(group, MPI_ERRORS_RETURN);
     mz_comm *comm = mz_calloc(1, sizeof *comm);
-    status = agree(group, comm ? MZ_OK : MZ_ERR_MEMORY);
+    status = mz_mpi_agree(group, comm ? MZ_OK : MZ_ERR_MEMORY, "setting up collectives");
     if (status) {
         mz_free(comm);
         MPI_Comm_free(&group);

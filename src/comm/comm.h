@@ -78,7 +78,8 @@ typedef struct mz_segment {
 /* All four are stream-ordered: they return at once on a stream with a worker, and the result is there when
  * the stream gets there. `label` (a static or long-lived string: "unit transformer.h.3") appears in messages.
  * segments are copied. Errors found later are returned by the stream's sync; after one, every later
- * collective of the comm fails with it. stream NULL, or comm NULL (a rank that is alone): done when the call returns.
+ * collective of the comm fails with it. stream NULL, or comm NULL (a rank that is alone): done when the call
+ * returns.
  *
  * all_gather:     recv block r = rank r's send. send may be recv's own block (in place).
  * reduce_scatter: recv = scale * sum over ranks of their send's block [my rank]. recv may be send's own

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "comm/cursor.h"
+#include "comm/mpi_check.h"
 #include "comm/sum.h"
 #include "core/memory.h"
 
@@ -55,40 +56,34 @@ static mz_status take_buffers(mz_hier *hier, size_t chunk_bytes)
     return MZ_OK;
 }
 
-static mz_status open_node(MPI_Comm group, const mz_layout *layout, size_t chunk_bytes, bool spin,
-                           mz_node_transport **node)
+static mz_status open_node(mz_hier *hier, MPI_Comm group, size_t chunk_bytes, bool spin)
 {
+    const mz_layout *layout = hier->layout;
     MPI_Comm ranks = MPI_COMM_NULL;
-    if (MPI_Comm_split(group, layout->node, layout->local, &ranks) != MPI_SUCCESS)
-        return MZ_ERR_COMM;
+    mz_status status = mz_mpi_check(MPI_Comm_split(group, layout->node, layout->local, &ranks), "MPI_Comm_split");
+    if (status)
+        return status;
     const mz_members members = {layout->node_ranks, layout->local, layout->per_node};
-    mz_status status = mz_shm_create(ranks, &members, chunk_bytes, spin, node);
+    status = mz_shm_create(ranks, &members, chunk_bytes, spin, &hier->node);
     MPI_Comm_free(&ranks);
     return status;
 }
 
 mz_status mz_hier_create(MPI_Comm group, const mz_layout *layout, size_t chunk_bytes, bool spin, mz_hier **out)
 {
+    const mz_members members = {layout->world_ranks, layout->rank, layout->size};
     mz_hier *hier = mz_calloc(1, sizeof *hier);
     mz_status status = hier ? MZ_OK : MZ_ERR_MEMORY;
-    mz_node_transport *node = NULL;
-    if (layout->per_node > 1) { /* collective, so that it comes whatever else fails */
-        mz_status opened = open_node(group, layout, chunk_bytes, spin, &node);
-        status = status ? status : opened;
-    }
-    if (!hier) {
-        if (node)
-            node->ops->destroy(node);
-        return status;
-    }
-    hier->layout = layout;
-    hier->node = node;
-    if (!status && layout->n_nodes > 1) {
-        const mz_members members = {layout->world_ranks, layout->rank, layout->size};
-        status = mz_mpi_wire_create(group, &members, WINDOW * 2 * layout->n_nodes, &hier->wire);
-        if (!status)
+    if (hier) {
+        hier->layout = layout;
+        if (layout->n_nodes > 1)
+            status = mz_mpi_wire_create(group, &members, WINDOW * 2 * layout->n_nodes, &hier->wire);
+        if (!status && layout->n_nodes > 1)
             status = take_buffers(hier, chunk_bytes);
     }
+    status = mz_mpi_agree(group, status, "setting up collectives");
+    if (!status && layout->per_node > 1)
+        status = open_node(hier, group, chunk_bytes, spin);
     if (status) {
         mz_hier_destroy(hier);
         return status;

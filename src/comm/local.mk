@@ -1,15 +1,15 @@
 # Sources
 libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.h src/comm/mpi_check.c \
 	src/comm/launch.h src/comm/launch.c src/comm/world.c src/comm/agree.c src/comm/sum.h src/comm/sum.c \
-	src/comm/cursor.h src/comm/cursor.c src/comm/shm_segment.h src/comm/shm_segment.c \
-	src/comm/shm_direct.h src/comm/shm_direct.c src/comm/shm_sync.h src/comm/shm_sync.c src/comm/shm.c src/comm/mpi_wire.c src/comm/layout.h \
-	src/comm/layout.c src/comm/hier.h src/comm/hier.c src/comm/all_reduce.h src/comm/all_reduce.c \
-	src/comm/issue.h src/comm/issue.c src/comm/comm.c
+	src/comm/cursor.h src/comm/cursor.c src/comm/shm_segment.h src/comm/shm_segment.c src/comm/shm_sync.h \
+	src/comm/shm_sync.c src/comm/shm_direct.h src/comm/shm_direct.c src/comm/shm.c src/comm/mpi_wire.c \
+	src/comm/layout.h src/comm/layout.c src/comm/hier.h src/comm/hier.c src/comm/all_reduce.h \
+	src/comm/all_reduce.c src/comm/issue.h src/comm/issue.c src/comm/comm.c
 
 # Tests
 EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh
 check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_probe tests/comm/killed_probe \
-	tests/comm/failures.np4 tests/comm/bits.np4 tests/comm/groups.np4 \
+	tests/comm/failures.np4 tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6
 noinst_PROGRAMS += tests/comm/bench_collectives
@@ -20,6 +20,7 @@ tests_comm_launch_probe_SOURCES = tests/comm/launch_probe.c
 tests_comm_killed_probe_SOURCES = tests/comm/killed_probe.c
 tests_comm_bits_np4_SOURCES = tests/comm/bits.c
 tests_comm_groups_np4_SOURCES = tests/comm/groups.c
+tests_comm_setup_np3_SOURCES = tests/comm/setup.c
 tests_comm_failures_np4_SOURCES = tests/comm/failures.c
 tests_comm_collectives_np1_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np2_SOURCES = tests/comm/collectives.c
@@ -27,6 +28,6 @@ tests_comm_collectives_np3_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np4_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np6_SOURCES = tests/comm/collectives.c
 TESTS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/failures.np4 \
-	tests/comm/bits.np4 tests/comm/groups.np4 \
+	tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6

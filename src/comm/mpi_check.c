@@ -34,3 +34,14 @@ mz_status mz_mpi_wait(MPI_Request *request, double deadline, const char *call)
         }
     }
 }
+
+mz_status mz_mpi_agree(MPI_Comm group, mz_status mine, const char *where)
+{
+    int worst = (int)mine;
+    mz_status status =
+        mz_mpi_check(MPI_Allreduce(MPI_IN_PLACE, &worst, 1, MPI_INT, MPI_MAX, group), "MPI_Allreduce");
+    if (mine || status)
+        return mine ? mine : status;
+    return worst ? mz_fail(MZ_ERR_PEER, "%s: another rank failed (%s)", where, mz_status_text((mz_status)worst))
+                 : MZ_OK;
+}

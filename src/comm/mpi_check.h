@@ -13,4 +13,9 @@ mz_status mz_mpi_check(int code, const char *call);
  * without a message and with the request still active. Polls gently: first often, then every millisecond. */
 mz_status mz_mpi_wait(MPI_Request *request, double deadline, const char *call);
 
+/* Collective over `group`: MZ_OK when all ranks gave MZ_OK. Otherwise a rank that failed gets its own status back,
+ * and the others MZ_ERR_PEER; `where` says what was being done. For set-up, so that all ranks go on or give up
+ * alike. */
+mz_status mz_mpi_agree(MPI_Comm group, mz_status mine, const char *where);
+
 #endif

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "comm/cursor.h"
+#include "comm/mpi_check.h"
 #include "comm/shm_direct.h"
 #include "comm/shm_sync.h"
 #include "comm/sum.h"
@@ -322,8 +323,6 @@ static void shm_abort(mz_node_transport *base, mz_status status, const char *mes
 static void shm_destroy(mz_node_transport *base)
 {
     shm_node *node = (shm_node *)base;
-    if (!node)
-        return;
     mz_shm_segment_close(&node->segment);
     mz_free(node->sync.checked);
     mz_free(node->sources);
@@ -345,45 +344,46 @@ static size_t whole_pages(size_t bytes)
     return (bytes + page - 1) / page * page;
 }
 
-mz_status mz_shm_create(MPI_Comm group, const mz_members *members, size_t slot_bytes, bool spin,
-                        mz_node_transport **out)
+/* What this rank keeps for itself. */
+static mz_status make_node(const mz_members *members, size_t slot_bytes, bool spin, shm_node **out)
 {
-    size_t head_bytes = whole_pages(mz_shm_sync_bytes(members->size));
     shm_node *node = mz_calloc(1, sizeof *node);
-    mz_status status = node ? MZ_OK : MZ_ERR_MEMORY;
-    mz_shm_segment segment = {.fd = -1};
-    if (node) {
-        node->base = (mz_node_transport){.ops = &shm_ops, .rank = members->rank, .size = members->size};
-        node->sources = mz_calloc((size_t)members->size, sizeof *node->sources);
-        node->sync.checked = mz_calloc((size_t)members->size, sizeof *node->sync.checked);
-        if (!node->sources || !node->sync.checked)
-            status = MZ_ERR_MEMORY;
-    }
-    size_t least = (size_t)members->size * ALIGNMENT;
-    slot_bytes = whole_pages(slot_bytes > least ? slot_bytes : least);
-    size_t part_bytes = slot_bytes * N_SLOTS;
-    mz_status opened = mz_shm_segment_open(group, head_bytes, part_bytes, &segment);
-    if (!status)
-        status = opened;
-    if (!node) {
-        mz_shm_segment_close(&segment);
-        return status;
-    }
-    node->segment = segment;
-    if (status) {
-        shm_destroy(&node->base);
-        return status;
-    }
+    if (!node)
+        return MZ_ERR_MEMORY;
+    node->base = (mz_node_transport){.ops = &shm_ops, .rank = members->rank, .size = members->size};
+    node->segment.fd = -1;
     node->slot_bytes = slot_bytes;
-    node->part_bytes = part_bytes;
-    node->slots = segment.memory + head_bytes;
+    node->part_bytes = slot_bytes * N_SLOTS;
+    node->sources = mz_calloc((size_t)members->size, sizeof *node->sources);
+    node->sync.checked = mz_calloc((size_t)members->size, sizeof *node->sync.checked);
     node->sync.segment = &node->segment;
     node->sync.members = *members;
     node->sync.linger_seconds = spin ? linger_seconds : 0;
-    mz_shm_sync_attach(&node->sync, segment.memory);
-    status = mz_shm_direct_probe(group, &node->sync, &node->direct);
-    if (status) {
+    if (!node->sources || !node->sync.checked) {
         shm_destroy(&node->base);
+        return MZ_ERR_MEMORY;
+    }
+    *out = node;
+    return MZ_OK;
+}
+
+mz_status mz_shm_create(MPI_Comm group, const mz_members *members, size_t slot_bytes, bool spin,
+                        mz_node_transport **out)
+{
+    size_t least = (size_t)members->size * ALIGNMENT, head_bytes = whole_pages(mz_shm_sync_bytes(members->size));
+    shm_node *node = NULL;
+    mz_status status = make_node(members, whole_pages(slot_bytes > least ? slot_bytes : least), spin, &node);
+    status = mz_mpi_agree(group, status, "shared memory");
+    if (!status)
+        status = mz_shm_segment_open(group, head_bytes, node->part_bytes, &node->segment);
+    if (!status) {
+        node->slots = node->segment.memory + head_bytes;
+        mz_shm_sync_attach(&node->sync, node->segment.memory);
+        status = mz_shm_direct_probe(group, &node->sync, &node->direct);
+    }
+    if (status) {
+        if (node)
+            shm_destroy(&node->base);
         return status;
     }
     *out = &node->base;

@@ -69,17 +69,6 @@ static mz_status map_file(const char *name, size_t own_offset, size_t own_bytes,
     return lock_byte(segment->fd, segment->rank);
 }
 
-/* The worst status of the group; a rank whose own was good learns that another's was not. */
-static mz_status worst_of(MPI_Comm group, mz_status mine)
-{
-    int worst = (int)mine;
-    mz_status status =
-        mz_mpi_check(MPI_Allreduce(MPI_IN_PLACE, &worst, 1, MPI_INT, MPI_MAX, group), "MPI_Allreduce");
-    if (mine || status)
-        return mine ? mine : status;
-    return worst ? mz_fail(MZ_ERR_PEER, "shared memory: another rank of this node could not set it up") : MZ_OK;
-}
-
 mz_status mz_shm_segment_open(MPI_Comm group, size_t head_bytes, size_t part_bytes, mz_shm_segment *segment)
 {
     char name[NAME_BYTES] = "";
@@ -96,11 +85,11 @@ mz_status mz_shm_segment_open(MPI_Comm group, size_t head_bytes, size_t part_byt
     if (rank == 0)
         status = create_file(segment->bytes, name);
     mz_status shared = mz_mpi_check(MPI_Bcast(name, NAME_BYTES, MPI_CHAR, 0, group), "MPI_Bcast");
-    status = worst_of(group, status ? status : shared);
+    status = mz_mpi_agree(group, status ? status : shared, "shared memory");
     if (!status) {
         size_t offset = rank == 0 ? 0 : head_bytes + (size_t)rank * part_bytes;
         status = map_file(name, offset, rank == 0 ? head_bytes + part_bytes : part_bytes, segment);
-        status = worst_of(group, status);
+        status = mz_mpi_agree(group, status, "shared memory");
     }
     if (rank == 0 && name[0])
         shm_unlink(name);

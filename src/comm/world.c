@@ -62,27 +62,23 @@ static mz_status check_ranks_per_node(const mz_world *world, int ranks_per_node)
 /* The world rank of the lowest rank on this rank's node. */
 static mz_status find_leader(const mz_world *world, int ranks_per_node, int *leader)
 {
-    MPI_Comm machine = MPI_COMM_NULL;
-    int rank = 0, size = 0;
-    int *ranks = NULL;
+    MPI_Comm machine = MPI_COMM_NULL, node = MPI_COMM_NULL;
+    int rank = 0;
     mz_status status =
         mz_mpi_check(MPI_Comm_split_type(world->comm, MPI_COMM_TYPE_SHARED, world->rank, MPI_INFO_NULL, &machine),
                      "MPI_Comm_split_type");
-    if (status)
-        return status;
-    status = mz_mpi_check(MPI_Comm_rank(machine, &rank), "MPI_Comm_rank");
     if (!status)
-        status = mz_mpi_check(MPI_Comm_size(machine, &size), "MPI_Comm_size");
+        status = mz_mpi_check(MPI_Comm_rank(machine, &rank), "MPI_Comm_rank");
     if (!status)
-        ranks = mz_alloc((size_t)(size > 0 ? size : 1) * sizeof *ranks);
-    if (!status && !ranks)
-        status = MZ_ERR_MEMORY;
+        status = mz_mpi_check(MPI_Comm_split(machine, ranks_per_node > 0 ? rank / ranks_per_node : 0, rank, &node),
+                              "MPI_Comm_split");
+    *leader = world->rank;
     if (!status)
-        status = mz_mpi_check(MPI_Allgather(&world->rank, 1, MPI_INT, ranks, 1, MPI_INT, machine), "MPI_Allgather");
-    if (!status)
-        *leader = ranks[ranks_per_node > 0 ? rank - rank % ranks_per_node : 0];
-    mz_free(ranks);
-    MPI_Comm_free(&machine);
+        status = mz_mpi_check(MPI_Bcast(leader, 1, MPI_INT, 0, node), "MPI_Bcast");
+    if (node != MPI_COMM_NULL)
+        MPI_Comm_free(&node);
+    if (machine != MPI_COMM_NULL)
+        MPI_Comm_free(&machine);
     return status;
 }
 
@@ -109,7 +105,7 @@ static void number_nodes(mz_world *world, const int *leader_of)
 
 static mz_status find_topology(mz_world *world, int ranks_per_node)
 {
-    int leader = world->rank;
+    int leader;
     mz_status status = check_ranks_per_node(world, ranks_per_node);
     if (!status)
         status = find_leader(world, ranks_per_node, &leader);
@@ -121,6 +117,7 @@ static mz_status find_topology(mz_world *world, int ranks_per_node)
     world->local_rank_of = mz_alloc((size_t)world->size * sizeof *world->local_rank_of);
     if (!leader_of || !world->node_of || !world->local_rank_of)
         status = MZ_ERR_MEMORY;
+    status = mz_mpi_agree(world->comm, status, "finding the topology");
     if (!status)
         status =
             mz_mpi_check(MPI_Allgather(&leader, 1, MPI_INT, leader_of, 1, MPI_INT, world->comm), "MPI_Allgather");
