@@ -3,9 +3,15 @@ libmpizero_a_SOURCES += src/model/model.h src/model/runner.h src/model/hf.h src/
 	src/model/model.c src/model/runner.c src/model/hf.c src/model/gpt2.c src/model/gpt2_config.c \
 	src/model/gpt2_forward.c
 
+# Examples
+noinst_PROGRAMS += examples/mlp
+examples_mlp_SOURCES = examples/mlp.c
+
 # Tests
 EXTRA_DIST += tests/fixtures/make_gpt2.py tests/fixtures/gpt2_odd tests/fixtures/gpt2_untied tests/fixtures/gpt2_left \
 	tests/fixtures/gpt2_bytes
+TESTS += tests/model/test_mlp.sh
+EXTRA_DIST += tests/model/test_mlp.sh
 if HAVE_CMOCKA
 model_tests = tests/model/test_config tests/model/test_gpt2_parity tests/model/test_peak tests/model/test_runner
 check_PROGRAMS += $(model_tests)

@@ -32,6 +32,7 @@ typedef struct mz_staging {
 typedef struct mz_shape_key {
     uint64_t hash;
     bool training;
+    bool logits, last_position_only;
 } mz_shape_key;
 #define MZ_MAX_PLANNED 16
 
@@ -84,13 +85,18 @@ typedef struct mz_plan {
 mz_status mz_plan_step(const mz_model *model, const mz_config *config, const mz_batch *shapes, bool training,
                        mz_plan *plan);
 
+/* The arena of a forward pass to logits. One over a cache of keys and values needs no more. */
+mz_status mz_plan_logits(const mz_model *model, const mz_config *config, const mz_batch *shapes,
+                         bool last_position_only, size_t *arena_bytes);
+
 mz_shape_key mz_shape_key_of(const mz_batch *shapes, bool training);
 
 /* Makes the arena at least as large as the batch needs. Not collective. */
 mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool training);
 
-/* The same for mz_engine_logits, whose shapes change from call to call: a growing arena. */
-mz_status mz_engine_reserve_logits(mz_engine *engine, const mz_batch *shapes);
+/* The same for mz_engine_logits. An engine that has not trained takes a growing arena, since shapes change from
+ * call to call. */
+mz_status mz_engine_reserve_logits(mz_engine *engine, const mz_batch *shapes, bool last_position_only);
 
 /* Sends a batch to the device and runs all units on it. *result: one reference for the caller. */
 mz_status mz_engine_run_forward(mz_engine *engine, const mz_batch *batch, mz_run *run,

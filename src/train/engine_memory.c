@@ -103,12 +103,22 @@ static void remember(mz_engine *engine, mz_shape_key key)
     engine->planned[engine->n_planned - 1] = key;
 }
 
+static bool is_planned(const mz_engine *engine, mz_shape_key key)
+{
+    for (int i = 0; i < engine->n_planned; i++) {
+        const mz_shape_key *known = &engine->planned[i];
+        if (known->hash == key.hash && known->training == key.training && known->logits == key.logits &&
+            known->last_position_only == key.last_position_only)
+            return true;
+    }
+    return false;
+}
+
 mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool training)
 {
     mz_shape_key key = mz_shape_key_of(shapes, training);
-    for (int i = 0; i < engine->n_planned; i++)
-        if (engine->planned[i].training == key.training && engine->planned[i].hash == key.hash)
-            return MZ_OK;
+    if (is_planned(engine, key))
+        return MZ_OK;
 
     mz_plan plan;
     size_t staging = mz_staging_bytes(shapes, engine->config.dtype);
@@ -138,11 +148,32 @@ mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool trai
     return st;
 }
 
-mz_status mz_engine_reserve_logits(mz_engine *engine, const mz_batch *shapes)
+/* A planned arena may be too small for logits; a growing one never is. */
+static mz_status plan_logits(mz_engine *engine, const mz_batch *shapes, bool last_position_only, bool *moved)
+{
+    mz_shape_key key = mz_shape_key_of(shapes, false);
+    key.logits = true;
+    key.last_position_only = last_position_only;
+    if (is_planned(engine, key))
+        return MZ_OK;
+    size_t bytes = 0;
+    mz_status st = mz_plan_logits(engine->model, &engine->config, shapes, last_position_only, &bytes);
+    if (st == MZ_OK && bytes > engine->arena_bytes) {
+        st = replace_arena(engine, bytes);
+        *moved = true;
+    }
+    if (st == MZ_OK)
+        remember(engine, key);
+    return st;
+}
+
+mz_status mz_engine_reserve_logits(mz_engine *engine, const mz_batch *shapes, bool last_position_only)
 {
     size_t staging = mz_staging_bytes(shapes, engine->config.dtype);
     bool moved = staging > engine->staging.bytes;
     mz_status st = mz_staging_reserve(&engine->staging, engine->device, staging);
+    if (st == MZ_OK && engine->arena_bytes > 0)
+        st = plan_logits(engine, shapes, last_position_only, &moved);
     if (st == MZ_OK && !engine->arena) {
         st = mz_arena_create(engine->device, 0, &engine->arena);
         moved = true;

@@ -53,11 +53,8 @@ static mz_status planner_open(planner *p, const mz_model *model, const mz_config
     if (st != MZ_OK)
         return st;
     static const mz_rng_state never_read; /* its presence makes dropout take its tensors */
-    const mz_tape_options options = {.device = p->device,
-                                     .stream = p->stream,
-                                     .arena = p->arena,
-                                     .dtype = config->dtype,
-                                     .rng = &never_read};
+    const mz_tape_options options = {
+        .device = p->device, .stream = p->stream, .arena = p->arena, .dtype = config->dtype, .rng = &never_read};
     st = mz_tape_create(&options, &p->tape);
     if (st == MZ_OK)
         st = planner_params(p);
@@ -88,6 +85,25 @@ static double planner_flops(const planner *p)
     mz_meta_counts counts = {0};
     mz_device_meta_counts(p->device, &counts);
     return counts.matmul_flops + counts.attention_flops;
+}
+
+mz_status mz_plan_logits(const mz_model *model, const mz_config *config, const mz_batch *shapes,
+                         bool last_position_only, size_t *arena_bytes)
+{
+    planner p = {0};
+    mz_tensor *result = NULL;
+    mz_run run = {.goal = MZ_GOAL_LOGITS, .last_position_only = last_position_only};
+    mz_status st = planner_open(&p, model, config, false);
+    if (st == MZ_OK)
+        st = planner_inputs(&p, shapes, config->dtype);
+    if (st == MZ_OK) {
+        memcpy(run.inputs, p.inputs, sizeof run.inputs);
+        st = mz_runner_forward(p.runner, p.tape, &run, &result);
+    }
+    if (st == MZ_OK)
+        *arena_bytes = mz_arena_peak(p.arena);
+    planner_close(&p);
+    return st;
 }
 
 mz_status mz_plan_step(const mz_model *model, const mz_config *config, const mz_batch *shapes, bool training,
