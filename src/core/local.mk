@@ -3,7 +3,7 @@ libmpizero_a_SOURCES += src/core/status.c src/core/error.h src/core/log.h src/co
 	src/core/threads.h src/core/half.h src/core/clock.h src/core/file.h src/core/json.h \
 	src/core/cgroup.c src/core/cgroup.h src/core/clock.c src/core/crc32c.c src/core/crc32c.h src/core/dtype.c \
 	src/core/file.c src/core/half.c src/core/half_sets.c src/core/half_sets.h src/core/json.c src/core/log.c \
-	src/core/memory.c src/core/rng.c src/core/threads.c
+	src/core/memory.c src/core/rng.c src/core/rng_normal.c src/core/rng_normal.h src/core/threads.c
 
 # Tests
 EXTRA_DIST += tests/core/cmocka_all.h

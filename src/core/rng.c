@@ -1,6 +1,8 @@
 #include "core/rng.h"
 
-#include <math.h>
+#include <string.h>
+
+#include "core/rng_normal.h"
 
 uint32_t mz_rng_site(const char *name, uint32_t index)
 {
@@ -13,30 +15,17 @@ uint32_t mz_rng_site(const char *name, uint32_t index)
     return hash;
 }
 
-/* Box-Muller: two uniform draws give two independent normal ones. */
-static void normal_pair(uint32_t draw0, uint32_t draw1, float *z0, float *z1)
-{
-    const float radius = sqrtf(-2.0f * logf(mz_rng_uniform(draw0)));
-    const float angle = 6.283185307179586f * mz_rng_uniform(draw1);
-    float sine, cosine;
-    sincosf(angle, &sine, &cosine);
-    *z0 = radius * cosine;
-    *z1 = radius * sine;
-}
-
 void mz_rng_fill_normal(uint64_t seed, uint32_t site, int64_t first, int64_t n, float *dst)
 {
-    for (int64_t block = first / 4; block * 4 < first + n; block++) {
-        uint32_t draws[4];
-        float z[4];
-        mz_rng_block(seed, site, 0, (uint64_t)block, draws);
-        normal_pair(draws[0], draws[1], &z[0], &z[1]);
-        normal_pair(draws[2], draws[3], &z[2], &z[3]);
-        for (int64_t k = 0; k < 4; k++) {
-            const int64_t i = block * 4 + k - first;
-            if (i >= 0 && i < n)
-                dst[i] = z[k];
-        }
+    const mz_normal_set *set = mz_normal_set_at(0);
+    const int64_t end = first + n;
+    for (int64_t at = first - first % 4; at < end; at += MZ_NORMAL_ELEMENTS) {
+        float z[MZ_NORMAL_ELEMENTS];
+        set->fill(seed, site, (uint64_t)at / 4, z);
+        const int64_t from = at < first ? first : at;
+        const int64_t to = at + MZ_NORMAL_ELEMENTS < end ? at + MZ_NORMAL_ELEMENTS : end;
+        if (from < to)
+            memcpy(dst + (from - first), z + (from - at), (size_t)(to - from) * sizeof *dst);
     }
 }
 

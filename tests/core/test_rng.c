@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/rng.h"
+#include "core/rng_normal.h"
 
 /* Known answers that Random123 publishes for philox4x32 with 10 rounds: counter, key, result. */
 static void philox_known_answers(void **state)
@@ -75,6 +76,33 @@ static void normal_by_pieces(void **state)
     }
 }
 
+/* The plain formula in double precision, and the same bits from every instruction set. */
+static void normal_of_each_set(void **state)
+{
+    enum { N = MZ_NORMAL_ELEMENTS };
+    const double two_pi = 6.283185307179586477;
+    (void)state;
+    for (int s = 0; mz_normal_set_at(s); s++) {
+        const mz_normal_set *set = mz_normal_set_at(s);
+        double worst = 0;
+        print_message("  %s\n", set->name);
+        for (uint64_t block = 0; block < 40000; block += MZ_NORMAL_BLOCKS) {
+            float z[N], best[N];
+            set->fill(7, 8, block, z);
+            mz_normal_set_at(0)->fill(7, 8, block, best);
+            assert_memory_equal(z, best, sizeof z);
+            for (int i = 0; i < N; i += 2) {
+                const double u = mz_rng_uniform(mz_rng_u32(7, 8, 0, block * 4 + (uint64_t)i));
+                const double v = mz_rng_uniform(mz_rng_u32(7, 8, 0, block * 4 + (uint64_t)i + 1));
+                const double r = sqrt(-2 * log(u));
+                worst = fmax(worst, fabs(z[i] - r * cos(two_pi * v)) / r);
+                worst = fmax(worst, fabs(z[i + 1] - r * sin(two_pi * v)) / r);
+            }
+        }
+        assert_true(worst < 4e-7);
+    }
+}
+
 static void permutation_is_a_bijection(void **state)
 {
     static const int64_t sizes[] = {1, 2, 3, 4, 5, 16, 17, 63, 64, 65, 1000, 4097, 65537};
@@ -112,9 +140,13 @@ static void permutation_mixes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(philox_known_answers), cmocka_unit_test(sites_differ),
-        cmocka_unit_test(uniform_is_open),      cmocka_unit_test(normal_has_its_moments),
-        cmocka_unit_test(normal_by_pieces),     cmocka_unit_test(permutation_is_a_bijection),
+        cmocka_unit_test(philox_known_answers),
+        cmocka_unit_test(sites_differ),
+        cmocka_unit_test(uniform_is_open),
+        cmocka_unit_test(normal_has_its_moments),
+        cmocka_unit_test(normal_by_pieces),
+        cmocka_unit_test(normal_of_each_set),
+        cmocka_unit_test(permutation_is_a_bijection),
         cmocka_unit_test(permutation_mixes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
