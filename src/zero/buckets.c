@@ -35,6 +35,18 @@ static int64_t unit_elements(const mz_zero *z, int unit)
     return sum;
 }
 
+/* A bucket is reduced as a whole, so that a unit in it may not wait for its backward pass while it fills up. */
+static mz_status refuse_early_gradients(const mz_zero *z)
+{
+    int unit = 0;
+    while (!z->reducer.unit_open[unit] || z->reducer.unit_buffer[unit] != MZ_ZERO_SHARED)
+        unit++;
+    return mz_fail(MZ_ERR_UNSUPPORTED,
+                   "unit %s forms gradients in the forward pass, but other units run after it: expected that of "
+                   "the last unit only in ZeRO stage %d; use zero_optimization.stage 0 or 1",
+                   mz_model_unit(mz_runner_model(z->runner), unit)->name, z->stage);
+}
+
 static mz_status choose_bucket(mz_zero *z, int unit, int *buffer)
 {
     mz_reducer *r = &z->reducer;
@@ -44,10 +56,7 @@ static mz_status choose_bucket(mz_zero *z, int unit, int *buffer)
     mz_status status = MZ_OK;
     if (b->closed || (b->used > 0 && b->used + elements > limit)) {
         if (r->n_open_shared > 0)
-            return mz_fail(MZ_ERR_UNSUPPORTED,
-                           "%s forms gradients in the forward pass, but other units run after it: expected that of "
-                           "the last unit only in ZeRO stage %d; use zero_optimization.stage 0 or 1",
-                           mz_model_unit(mz_runner_model(z->runner), unit)->name, z->stage);
+            return refuse_early_gradients(z);
         status = mz_zero_reduce_flush(z);
         r->current = (r->current + 1) % r->n_shared;
         z->counters.n_bucket_switches++;

@@ -6,7 +6,7 @@ libmpizero_a_SOURCES += src/zero/zero.h src/zero/internal.h src/zero/zero.c src/
 # Tests
 zero_rig = tests/zero/rig.c tests/zero/rig.h
 zero_tests = tests/zero/agree.np1 tests/zero/agree.np2 tests/zero/agree.np3 tests/zero/agree.np4 \
-	tests/zero/keys.np2 tests/zero/keys.np3 tests/zero/memory tests/zero/overflow.np2 tests/zero/overflow.np3 \
+	tests/zero/keys.np2 tests/zero/keys.np3 tests/zero/memory tests/zero/odd_models.np2 tests/zero/overflow.np2 tests/zero/overflow.np3 \
 	tests/zero/state.np4
 check_PROGRAMS += $(zero_tests)
 TESTS += $(zero_tests)
@@ -17,6 +17,7 @@ tests_zero_agree_np4_SOURCES = tests/zero/agree.c $(zero_rig)
 tests_zero_keys_np2_SOURCES = tests/zero/keys.c $(zero_rig)
 tests_zero_keys_np3_SOURCES = tests/zero/keys.c $(zero_rig)
 tests_zero_memory_SOURCES = tests/zero/memory.c $(zero_rig)
+tests_zero_odd_models_np2_SOURCES = tests/zero/odd_models.c $(zero_rig)
 tests_zero_overflow_np2_SOURCES = tests/zero/overflow.c $(zero_rig)
 tests_zero_overflow_np3_SOURCES = tests/zero/overflow.c $(zero_rig)
 tests_zero_state_np4_SOURCES = tests/zero/state.c $(zero_rig)

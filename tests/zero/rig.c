@@ -88,8 +88,8 @@ void rig_model(const char *kind, int blocks, mz_model **model)
     snprintf(json, sizeof json,
              "{\"model_type\": \"gpt2\", \"vocab_size\": %d, \"n_positions\": 16, \"n_embd\": 24, \"n_layer\": %d, "
              "\"n_head\": 3, \"attn_pdrop\": 0, \"embd_pdrop\": 0, \"resid_pdrop\": 0, \"bos_token_id\": 0, "
-             "\"eos_token_id\": 0}",
-             RIG_VOCAB, blocks);
+             "\"eos_token_id\": 0, \"tie_word_embeddings\": %s}",
+             RIG_VOCAB, blocks, strncmp(kind, "untied", 6) ? "true" : "false");
     REQUIRE(mz_model_from_config("test", json, model));
 }
 

@@ -53,8 +53,8 @@ typedef struct rig {
 
 /* fp32, stage 0, AdamW, everything else as DeepSpeed's defaults. */
 void rig_config(mz_config *config);
-/* "gpt2": tied head. "mlp": a unit without parameters, a parameter that nothing uses, a weight used by two units.
- * `blocks` of the first. */
+/* "gpt2": tied head; "untied gpt2". "mlp": a unit without parameters, a parameter that nothing uses, a weight used
+ * by two units. `blocks` of the first. */
 void rig_model(const char *kind, int blocks, mz_model **model);
 
 /* Collective over comm; NULL: one rank. Parameters are drawn by name. */
