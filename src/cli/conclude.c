@@ -43,20 +43,23 @@ static void print_failure(mz_status status)
         mz_log(MZ_LOG_ERROR, "%s", mz_status_text(status));
 }
 
-/* Whether all ranks came here in time; then *key is the least of theirs. A rank that did well waits for the others
- * without limit: they may have more to do. */
+/* Whether all ranks came here in time; then *key is the least of theirs. A rank that did well waits for the
+ * others without limit: they may have more to do. */
 static bool meet(const mz_world *world, bool failed, int *key)
 {
-    int mine = *key, done = 0;
+    static int mine, least; /* they outlive this call, as does the request when time is up */
+    int done = 0;
     MPI_Request request;
     double begin = mz_clock_seconds();
-    if (MPI_Iallreduce(&mine, key, 1, MPI_INT, MPI_MIN, world->comm, &request) != MPI_SUCCESS)
+    mine = *key;
+    if (MPI_Iallreduce(&mine, &least, 1, MPI_INT, MPI_MIN, world->comm, &request) != MPI_SUCCESS)
         return false;
     while (MPI_Test(&request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && !done) {
         if (failed && mz_clock_seconds() - begin > GRACE_SECONDS)
             return false;
         usleep(1000);
     }
+    *key = least;
     return done != 0;
 }
 

@@ -10,3 +10,6 @@ dist_man_MANS += doc/mpizero.1
 cli_tests = tests/cli/manual.sh tests/cli/ranks.sh tests/cli/usage.sh
 TESTS += $(cli_tests)
 EXTRA_DIST += $(cli_tests)
+check_PROGRAMS += tests/cli/conclude.np3
+TESTS += tests/cli/conclude.np3
+tests_cli_conclude_np3_SOURCES = tests/cli/conclude.c src/cli/conclude.c
