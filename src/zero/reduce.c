@@ -108,6 +108,7 @@ static mz_status reduce(mz_zero *z, const mz_reduce_slot *slot)
 {
     const mz_reducer *r = &z->reducer;
     const char *label = z->labels[slot->pieces[0].segment->at.unit];
+    float scale = (float)(1 / mz_zero_grad_weight_factor(z));
     z->counters.n_reduces++;
     z->counters.reduced_elements += slot->elements;
     if (slot->elements > z->counters.max_reduce_elements)
@@ -115,9 +116,9 @@ static mz_status reduce(mz_zero *z, const mz_reduce_slot *slot)
     if (!z->comm)
         return MZ_OK;
     if (r->scatter)
-        return mz_reduce_scatter(z->comm, r->segments, slot->n_pieces, z->wire_dtype, z->shard_dtype, 1,
+        return mz_reduce_scatter(z->comm, r->segments, slot->n_pieces, z->wire_dtype, z->shard_dtype, scale,
                                  slot->accumulate, label, z->transfer);
-    return mz_all_reduce(z->comm, r->segments, slot->n_pieces, z->wire_dtype, 1, label, z->transfer);
+    return mz_all_reduce(z->comm, r->segments, slot->n_pieces, z->wire_dtype, scale, label, z->transfer);
 }
 
 mz_status mz_zero_reduce_flush(mz_zero *z)

@@ -130,12 +130,12 @@ static mz_status optimize(mz_zero *z)
 
 double mz_zero_grad_weight_factor(const mz_zero *z)
 {
-    return z->config.prescale_gradients ? 1 : z->size / z->config.gradient_predivide_factor;
+    return z->config.prescale_gradients || z->size == 1 ? 1 : z->size / z->config.gradient_predivide_factor;
 }
 
 mz_status mz_zero_update(mz_zero *z, mz_zero_step_info *step)
 {
-    double values[2], unscale = 1 / (step->loss_scale * mz_zero_grad_weight_factor(z));
+    double values[2], unscale = 1 / step->loss_scale;
     bool checks = z->dtype != MZ_BF16 || z->config.bf16_check_grad_overflow;
     if (z->config.gradient_allreduce_sum)
         unscale *= z->size;

@@ -43,7 +43,7 @@ mz_status mz_zero_grad_request(void *zero, mz_param *param);
 
 /* Where gradients are scaled. Losses arrive weighted so that the plain sum over ranks is the mean over the
  * global batch: on its own, the wire would carry local means divided by the ranks. The engine multiplies
- * this factor into grad_weight, and mz_zero_update takes it out again:
+ * this factor into grad_weight, and the reduction takes it out again while the sum is in fp32:
  *     prescale_gradients      1: divided before the wire
  *     otherwise               ranks / gradient_predivide_factor: the wire carries local means, predivided
  * gradient_allreduce_op "sum" leaves the division by the ranks out: update then multiplies by them. */
