@@ -8,9 +8,13 @@
 
 /* Sizes of packed blocks, in floats: one block of A per thread stays in the second-level cache together with a
  * panel of B; a block of B in the third level or, streamed, in memory. */
-enum { MAX_KC = 768, A_BLOCK = 128 * 1024, B_BLOCK = 2 * 1024 * 1024, PARTIAL_BLOCK = 2 * 1024 * 1024 };
+enum { MAX_KC = 1024, A_BLOCK = 128 * 1024, B_BLOCK = 2 * 1024 * 1024, PARTIAL_BLOCK = 2 * 1024 * 1024 };
 /* B that fits here is read in place, where its layout allows it. */
 enum { SMALL_B = 64 * 1024 };
+/* Floats between panels, so that pieces of one row in neighbouring panels do not fall on one cache set. */
+enum { PANEL_GAP = 32 };
+/* Panels of B packed at once: rows of B are read in long pieces. */
+enum { PACKED_TOGETHER = 16 };
 
 static const float zeros[MZ_NR];
 
@@ -73,6 +77,18 @@ static void put_tile(const float *tile, int mr, int64_t n, bool add, float *to, 
         }
 }
 
+/* Asks for the cache lines of a tile, to be there when the micro-kernel is through: in the second level, since
+ * the first has no misses to spare while the panels stream through it. */
+static void prefetch_tile(const void *p, mz_dtype dtype, int64_t at, int64_t ld, int mr, int64_t n)
+{
+    const int64_t bytes = n * mz_storage_size(dtype);
+    for (int r = 0; r < mr; r++) {
+        const char *row = mz_at_const(p, dtype, at + r * ld);
+        for (int64_t b = 0; b < bytes; b += 64)
+            __builtin_prefetch(row + b, 0, 2);
+    }
+}
+
 /* The tile at row i and column j of C, mr x n, from a panel of A and a panel of B. */
 static void compute_tile(const mz_gemm *g, int64_t i, int64_t j, int mr, int64_t n, const float *a, const float *b,
                          int64_t b_k, const float *init)
@@ -92,6 +108,12 @@ static void compute_tile(const mz_gemm *g, int64_t i, int64_t j, int mr, int64_t
         sink = g->partial + i * g->nc + (j - g->j0);
         ld = g->nc;
     }
+    if (g->sink == MZ_SINK_AUX || g->sink == MZ_SINK_C)
+        prefetch_tile(sink, MZ_F32, 0, ld, mr, n);
+    if (g->last && g->sink != MZ_SINK_C)
+        prefetch_tile(g->c, args->dtype_c, i * args->ldc + j, args->ldc, mr, n);
+    if (g->last && args->epilogue == MZ_EPI_DACT)
+        prefetch_tile(args->aux, args->dtype, i * args->n + j, args->n, mr, n);
     const mz_micro_fn micro = MZ_CPU(micro_panel)[mr][nv];
     if (sink == tile || n == nv * VF_N) {
         micro(g->k, a, MZ_MR, b, b_k, init, sink, ld);
@@ -112,7 +134,30 @@ static void compute_panel(const mz_gemm *g, int64_t i0, int64_t m, int64_t j, in
     const float *init = initial(g, j, n, room);
     for (int64_t i = 0; i < m; i += MZ_MR) {
         const int mr = m - i < MZ_MR ? (int)(m - i) : MZ_MR;
-        compute_tile(g, i0 + i, j, mr, n, a + i * g->k, b, b_k, init);
+        compute_tile(g, i0 + i, j, mr, n, a + i / MZ_MR * g->a_panel, b, b_k, init);
+    }
+}
+
+/* Packs columns j..j+n of B and, when the epilogue wants their sums, adds those up on the way. */
+static void pack_b(const mz_gemm *g, int64_t j, int64_t n, float *out)
+{
+    float sums[PACKED_TOGETHER * MZ_NR] __attribute__((aligned(64)));
+    const mz_matmul_args *a = g->args;
+    if (!g->column_sums) {
+        MZ_CPU(pack_b)(g, j, n, out, NULL);
+        return;
+    }
+    memset(sums, 0, (size_t)ceil_div(n, VF_N) * VF_N * sizeof *sums);
+    MZ_CPU(pack_b)(g, j, n, out, sums);
+    for (int64_t c = 0; c < n; c += VF_N) {
+        vf total = vf_load(sums + c);
+        if (!g->first)
+            total += vf_load_n(g->column_sums + j + c, n - c);
+        vf_store_n(g->column_sums + j + c, total, n - c);
+        if (g->last && a->accumulate_bias_grad)
+            total += mz_load_n(a->bias_grad, a->dtype_c, j + c, n - c);
+        if (g->last)
+            mz_store_n(a->bias_grad, a->dtype_c, j + c, total, n - c);
     }
 }
 
@@ -122,9 +167,10 @@ static void pack_shared_b(void *arg, int64_t begin, int64_t end, int thread)
 {
     const mz_gemm *g = arg;
     (void)thread;
-    for (int64_t panel = begin; panel < end; panel++) {
-        const int64_t j = panel * MZ_NR, n = g->n - j < MZ_NR ? g->n - j : MZ_NR;
-        MZ_CPU(pack_b)(g, g->j0 + j, n, g->packed_b + j * g->k);
+    for (int64_t panel = begin; panel < end; panel += PACKED_TOGETHER) {
+        const int64_t j = panel * MZ_NR, stop = panel + PACKED_TOGETHER < end ? panel + PACKED_TOGETHER : end;
+        const int64_t n = g->n < stop * MZ_NR ? g->n - j : (stop - panel) * MZ_NR;
+        pack_b(g, g->j0 + j, n, g->packed_b + panel * g->b_panel);
     }
 }
 
@@ -141,7 +187,7 @@ static void compute_rows(void *arg, int64_t begin, int64_t end, int thread)
             if (g->reads_b)
                 compute_panel(g, i, m, j, n, a, (const float *)g->b + g->p0 * g->args->ldb + j, g->args->ldb);
             else
-                compute_panel(g, i, m, g->j0 + j, n, a, g->packed_b + j * g->k, MZ_NR);
+                compute_panel(g, i, m, g->j0 + j, n, a, g->packed_b + j / MZ_NR * g->b_panel, MZ_NR);
         }
     }
 }
@@ -176,7 +222,7 @@ static void compute_columns(void *arg, int64_t begin, int64_t end, int thread)
 {
     mz_gemm g = *(const mz_gemm *)arg;
     const int64_t first = begin * MZ_NR, stop = end * MZ_NR < g.args->n ? end * MZ_NR : g.args->n;
-    float *a = g.packed_a + thread * g.packed_a_size, *room = g.packed_b + thread * g.kc * MZ_NR;
+    float *a = g.packed_a + thread * g.packed_a_size, *room = g.packed_b + thread * g.b_panel;
     int64_t p = 0;
     do {
         set_k_block(&g, p);
@@ -186,7 +232,7 @@ static void compute_columns(void *arg, int64_t begin, int64_t end, int thread)
             if (g.reads_b) {
                 compute_panel(&g, 0, g.args->m, j, n, a, (const float *)g.b + g.p0 * g.args->ldb + j, g.args->ldb);
             } else {
-                MZ_CPU(pack_b)(&g, j, n, room);
+                pack_b(&g, j, n, room);
                 compute_panel(&g, 0, g.args->m, j, n, a, room, MZ_NR);
             }
         }
@@ -199,6 +245,12 @@ static void compute_columns(void *arg, int64_t begin, int64_t end, int thread)
 static bool by_columns(const mz_matmul_args *a, int n_threads, int64_t mc)
 {
     return a->m <= mc && (n_threads == 1 || a->m < 2 * MZ_MR * n_threads);
+}
+
+/* Whether op(B)'s columns are summed while B is packed. */
+static bool sums_columns(const mz_matmul_args *a)
+{
+    return a->epilogue == MZ_EPI_BGRAD_B && !a->trans_b;
 }
 
 /* Fills in the blocking; returns the work space it takes, in floats. */
@@ -220,14 +272,18 @@ static int64_t plan(const mz_matmul_args *a, int n_threads, mz_gemm *g)
     if (g->sink == MZ_SINK_PARTIAL)
         g->nc = ceil_div(g->nc, MZ_NR) * MZ_NR;
 
-    g->packed_a_size = ceil_div(g->mc * g->kc + VF_N, 1024) * 1024;
+    g->a_panel = MZ_MR * g->kc + PANEL_GAP;
+    g->b_panel = MZ_NR * g->kc + PANEL_GAP;
+    g->packed_a_size = g->mc / MZ_MR * g->a_panel;
     int64_t size = g->packed_a_size * n_threads;
     if (columns)
-        size += g->kc * MZ_NR * n_threads;
+        size += g->b_panel * n_threads;
     else if (!g->reads_b)
-        size += g->kc * ceil_div(g->nc, MZ_NR) * MZ_NR;
+        size += g->b_panel * ceil_div(g->nc, MZ_NR);
     if (g->sink == MZ_SINK_PARTIAL)
         size += a->m * g->nc + MZ_NR;
+    if (sums_columns(a) && !g->reads_b)
+        size += a->n;
     return size;
 }
 
@@ -237,12 +293,15 @@ static void lay_out(mz_gemm *g, int n_threads, bool columns, float *scratch)
     g->packed_b = g->packed_a + g->packed_a_size * n_threads;
     g->partial = g->packed_b;
     if (columns)
-        g->partial += g->kc * MZ_NR * n_threads;
+        g->partial += g->b_panel * n_threads;
     else if (!g->reads_b)
-        g->partial += g->kc * ceil_div(g->nc, MZ_NR) * MZ_NR;
+        g->partial += g->b_panel * ceil_div(g->nc, MZ_NR);
+    float *end = g->partial + (g->sink == MZ_SINK_PARTIAL ? g->args->m * g->nc + MZ_NR : 0);
+    g->column_sums = sums_columns(g->args) && !g->reads_b ? end : NULL;
 }
 
-static mz_status product(const mz_matmul_args *args, mz_threads *threads, mz_stream *stream)
+/* C, and the bias gradient when that comes with packing (*has_bias_grad). */
+static mz_status product(const mz_matmul_args *args, mz_threads *threads, mz_stream *stream, bool *has_bias_grad)
 {
     const int n_threads = mz_threads_count(threads);
     mz_gemm g;
@@ -263,6 +322,7 @@ static mz_status product(const mz_matmul_args *args, mz_threads *threads, mz_str
             product_by_rows(&g, threads);
     }
     mz_cpu_scratch_give(stream, scratch);
+    *has_bias_grad |= g.column_sums != NULL;
     return MZ_OK;
 }
 
@@ -286,9 +346,10 @@ mz_status MZ_CPU(matmul)(const mz_matmul_args *args, mz_stream *stream)
     mz_threads *threads = mz_cpu_stream_threads(stream);
     if ((double)args->m * (double)args->n * (double)args->k < 2e5)
         threads = NULL;
+    bool has_bias_grad = args->epilogue != MZ_EPI_BGRAD_A && args->epilogue != MZ_EPI_BGRAD_B;
     if (args->m && args->n)
-        status = product(args, threads, stream);
-    if (!status && (args->epilogue == MZ_EPI_BGRAD_A || args->epilogue == MZ_EPI_BGRAD_B))
+        status = product(args, threads, stream, &has_bias_grad);
+    if (!status && !has_bias_grad)
         bias_grad(args, threads);
     return status;
 }

@@ -19,25 +19,26 @@ typedef struct mz_gemm {
     void *c;
 
     mz_gemm_sink sink;
-    bool reads_b;       /* B is read where it lies: not transposed, fp32, whole vectors */
-    int64_t kc, mc, nc; /* largest block of each index that is packed at once */
-    float *packed_a;    /* per thread, packed_a_size apart */
+    bool reads_b;             /* B is read where it lies: not transposed, fp32, whole vectors */
+    int64_t kc, mc, nc;       /* largest block of each index that is packed at once */
+    int64_t a_panel, b_panel; /* distances between packed panels: not a multiple of the cache's way */
+    float *packed_a;          /* per thread, packed_a_size apart */
     int64_t packed_a_size;
-    float *packed_b; /* of one block when shared by threads, else of one panel per thread */
-    float *partial;  /* [m][nc] */
+    float *packed_b;    /* of one block when shared by threads, else of one panel per thread */
+    float *partial;     /* [m][nc] */
+    float *column_sums; /* [n]: of op(B), for the bias gradient; NULL: not taken while packing */
 
     /* The block in hand. */
     int64_t j0, n, p0, k;
     bool first, last; /* of the blocks of k */
 } mz_gemm;
 
-/* Packs rows i0..i0+m of alpha * op(A) for the block's k, MZ_MR rows to a panel: element [p][i] of panel
- * r / MZ_MR. `out` has room for VF_N floats more than the panels. */
+/* Packs rows i0..i0+m of alpha * op(A) for the block's k, MZ_MR rows to a panel: element [p][i]. */
 void MZ_CPU(pack_a)(const mz_gemm *g, int64_t i0, int64_t m, float *out);
 
-/* Packs columns j..j+n (n <= MZ_NR) of op(B) for the block's k: element [p][j], row stride MZ_NR, filled up
- * to whole vectors with 0. */
-void MZ_CPU(pack_b)(const mz_gemm *g, int64_t j, int64_t n, float *out);
+/* Packs columns j..j+n of op(B) for the block's k, MZ_NR to a panel: element [p][j], row stride MZ_NR, filled up
+ * to whole vectors with 0. Adds the columns to sums[n] unless NULL; then op must not transpose. */
+void MZ_CPU(pack_b)(const mz_gemm *g, int64_t j, int64_t n, float *out, float *sums);
 
 /* The tile at (i, j), mr x n: its sums lie at `from` (row stride ld), bias included when the epilogue has one.
  * Applies the rest of the epilogue and writes C and aux. */

@@ -40,7 +40,7 @@ MZ_INLINE void pack_a_rows(const mz_gemm *g, int64_t i0, int64_t m, mz_dtype dty
                     vf_store(out + (p + q) * MZ_MR, v[q] * g->args->alpha);
             }
         }
-        out += MZ_MR * g->k;
+        out += g->a_panel;
     }
 }
 
@@ -50,11 +50,12 @@ MZ_INLINE void pack_a_columns(const mz_gemm *g, int64_t i0, int64_t m, mz_dtype 
     const int64_t ld = g->args->lda;
     for (int64_t p = 0; p < g->k; p++) {
         const int64_t at = (g->p0 + p) * ld + i0;
-        for (int64_t i = 0; i < m; i += MZ_MR) {
-            const int64_t rows = m - i < MZ_MR ? m - i : MZ_MR;
-            const vf v = mz_load_n(g->a, dtype, at + i, rows) * g->args->alpha;
-            vf_store_n(out + i * g->k + p * MZ_MR, v, MZ_MR);
-        }
+        float *to = out + p * MZ_MR;
+        int64_t i = 0;
+        for (; i + MZ_MR <= m; i += MZ_MR, to += g->a_panel)
+            vf_store_n(to, mz_load_n(g->a, dtype, at + i, MZ_MR) * g->args->alpha, MZ_MR);
+        if (i < m)
+            vf_store_n(to, mz_load_n(g->a, dtype, at + i, m - i) * g->args->alpha, MZ_MR);
     }
 }
 
@@ -67,19 +68,27 @@ void MZ_CPU(pack_a)(const mz_gemm *g, int64_t i0, int64_t m, float *out)
 }
 
 /* B is stored [k][n]. */
-MZ_INLINE void pack_b_rows(const mz_gemm *g, int64_t j, int64_t n, mz_dtype dtype, float *out)
+MZ_INLINE void pack_b_rows(const mz_gemm *g, int64_t j, int64_t n, mz_dtype dtype, float *out, float *sums)
 {
     const int64_t ld = g->args->ldb;
-    for (int64_t p = 0; p < g->k; p++, out += MZ_NR)
-        for (int64_t v = 0; v < n; v += VF_N)
-            vf_store(out + v, mz_load_n(g->b, dtype, (g->p0 + p) * ld + j + v, n - v));
+    for (int64_t p = 0; p < g->k; p++) {
+        const int64_t at = (g->p0 + p) * ld + j;
+        for (int64_t c = 0; c < n; c += MZ_NR)
+            for (int64_t v = c; v < c + MZ_NR && v < n; v += VF_N) {
+                const vf x = mz_load_n(g->b, dtype, at + v, n - v);
+                vf_store(out + c / MZ_NR * g->b_panel + p * MZ_NR + (v - c), x);
+                if (sums)
+                    vf_store(sums + v, vf_load(sums + v) + x);
+            }
+    }
 }
 
 /* B is stored [n][k]. */
 MZ_INLINE void pack_b_columns(const mz_gemm *g, int64_t j, int64_t n, mz_dtype dtype, float *out)
 {
     const int64_t ld = g->args->ldb;
-    for (int64_t c = 0; c < n; c += VF_N)
+    for (int64_t c = 0; c < n; c += VF_N) {
+        float *panel = out + c / MZ_NR * g->b_panel + c % MZ_NR;
         for (int64_t p = 0; p < g->k; p += VF_N) {
             const int64_t left = g->k - p;
             vf v[VF_N];
@@ -87,18 +96,21 @@ MZ_INLINE void pack_b_columns(const mz_gemm *g, int64_t j, int64_t n, mz_dtype d
             if (left >= VF_N) {
 #pragma GCC unroll 16
                 for (int q = 0; q < VF_N; q++)
-                    vf_store(out + (p + q) * MZ_NR + c, v[q]);
+                    vf_store(panel + (p + q) * MZ_NR, v[q]);
             } else {
                 for (int q = 0; q < left; q++)
-                    vf_store(out + (p + q) * MZ_NR + c, v[q]);
+                    vf_store(panel + (p + q) * MZ_NR, v[q]);
             }
         }
+    }
 }
 
-void MZ_CPU(pack_b)(const mz_gemm *g, int64_t j, int64_t n, float *out)
+void MZ_CPU(pack_b)(const mz_gemm *g, int64_t j, int64_t n, float *out, float *sums)
 {
     if (g->args->trans_b)
         MZ_FOR_DTYPE(g->args->dtype, pack_b_columns(g, j, n, D, out));
+    else if (sums)
+        MZ_FOR_DTYPE(g->args->dtype, pack_b_rows(g, j, n, D, out, sums));
     else
-        MZ_FOR_DTYPE(g->args->dtype, pack_b_rows(g, j, n, D, out));
+        MZ_FOR_DTYPE(g->args->dtype, pack_b_rows(g, j, n, D, out, NULL));
 }

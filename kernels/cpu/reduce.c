@@ -76,8 +76,8 @@ mz_status MZ_CPU(column_sum)(const mz_column_sum_args *a, mz_stream *stream)
     mz_status status = mz_check_column_sum(a);
     if (!status && a->rows > 0)
         MZ_CPU(sum_columns)
-        (mz_threads_if_worth(stream, a->rows * a->cols), a->x, a->dtype, a->rows, a->cols, a->cols, a->out,
-         a->dtype_out, a->accumulate);
+    (mz_threads_if_worth(stream, a->rows * a->cols), a->x, a->dtype, a->rows, a->cols, a->cols, a->out,
+     a->dtype_out, a->accumulate);
     return status;
 }
 

@@ -109,6 +109,33 @@ static void each_epilogue(harness *h, shape s, options o)
     one_case(h, s, o);
 }
 
+/* Sizes at which the CPU kernels cut k, rows and columns into blocks; the reference is slow, so a few. */
+static void beyond_one_block(harness *h)
+{
+    static const shape shapes[] = {{50, 70, 2100, 1}, {300, 40, 600, 1}, {3, 200, 1100, 1}, {30, 1400, 40, 1}};
+    for (int d = 0; d < N_STORAGE_DTYPES; d++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            for (int trans = 0; trans < 4; trans++)
+                one_case(h, shapes[i],
+                         (options){.trans_a = trans & 1,
+                                   .trans_b = trans & 2,
+                                   .accumulate = (trans + i) % 2,
+                                   .dtype = storage_dtypes[d],
+                                   .dtype_c = i % 2 ? MZ_F32 : storage_dtypes[d],
+                                   .alpha = 1.0f});
+    for (int d = 0; d < N_STORAGE_DTYPES; d++)
+        for (int accumulate = 0; accumulate < 2; accumulate++)
+            each_epilogue(h, (shape){50, 39, 1100, 1},
+                          (options){.trans_a = accumulate,
+                                    .trans_b = d == 1,
+                                    .accumulate = accumulate,
+                                    .dtype = storage_dtypes[d],
+                                    .dtype_c = accumulate ? storage_dtypes[d] : MZ_F32,
+                                    .alpha = 1.0f});
+    one_case(h, (shape){50, 2100, 1030, 1},
+             (options){.trans_b = true, .dtype = MZ_BF16, .dtype_c = MZ_BF16, .alpha = 1.0f});
+}
+
 void test_matmul(harness *h)
 {
     static const shape shapes[] = {{1, 1, 1, 1},   {3, 5, 7, 1},    {17, 33, 1, 1},   {1, 64, 50, 1},
@@ -130,5 +157,6 @@ void test_matmul(harness *h)
                 if (flags < 8 && (i == 1 || i == 6))
                     each_epilogue(h, shapes[i], o);
             }
+    beyond_one_block(h);
     end_slot(h);
 }
