@@ -1,5 +1,4 @@
 /* env: versions of what the program was built with and runs on. */
-#include <cblas.h>
 #include <hdf5.h>
 #include <jansson.h>
 #include <mpi.h>
@@ -89,7 +88,6 @@ static json_t *gather(void)
     json_object_set_new(env, "system", system_name());
     json_object_set_new(env, "mpi", mpi_version());
     json_object_set_new(env, "hdf5", hdf5_version());
-    json_object_set_new(env, "openblas", json_string(openblas_get_config()));
     json_object_set_new(env, "jansson", json_string(JANSSON_VERSION));
     json_object_set_new(env, "libyaml", json_string(yaml_get_version_string()));
     json_object_set_new(env, "pcre2", pcre2_version());

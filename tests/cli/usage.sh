@@ -56,7 +56,7 @@ check 2 "--deepspeed and --config-file set the same" train --model m --deepspeed
 check 2 "--log-level: expected one of error, warning, info, debug" env --log-level loud
 check 1 "nowhere" inspect "$builddir/nowhere"
 check 0 "\"mpizero\"" env --json
-check 0 "openblas" env --log_level=error
+check 0 "hdf5" env --log_level=error
 check 0 "1 rank on 1 node" topo
 check 0 "\"nodes\": 1" topo --json --no-json --json
 echo "$n command lines"
