@@ -57,6 +57,8 @@ static json_t *value_of(const mz_config_key *key, const mz_config *config)
     }
     case MZ_KEY_REAL: {
         double value = *(const double *)source;
+        if (strcmp(key->path, "scheduler.params.warmup_max_lr") == 0 && value < 0)
+            return json_string("auto"); /* null would be WarmupDecayLR's own default */
         return nullable && value == key->none ? json_null() : json_real(value);
     }
     case MZ_KEY_WORD:

@@ -357,6 +357,8 @@ static void accelerate_with_json(void **state)
 static void round_trip(void **state)
 {
     static const char *const texts[] = {
+        HEAD "\"scheduler\": {\"type\": \"WarmupDecayLR\", \"params\": {\"warmup_max_lr\": \"auto\", "
+             "\"total_num_steps\": 9}}}",
         HEAD "\"gradient_allreduce_op\": \"sum\", \"communication_data_type\": \"bf16\", \"steps_per_print\": 5}",
         HEAD "\"bf16\": {\"enabled\": true}, \"data_types\": {\"grad_accum_dtype\": \"fp32\"}, \"optimizer\": "
              "{\"type\": \"Adam\","

@@ -1,0 +1,9 @@
+/* A DeepSpeed configuration: reading, resolving, and resolving again what came out. */
+#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/use_config.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    use_config("ds.json", data, bytes);
+    return 0;
+}
