@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "core/copy.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "device/cpu_stream.h"
@@ -364,8 +365,14 @@ mz_status mz_cpu_wait(mz_stream *stream, mz_event *event)
 
 static mz_status run_copy(const task *t)
 {
-    for (size_t row = 0; row < t->n_rows; row++)
-        memmove((char *)t->dst + row * t->dst_stride, (const char *)t->src + row * t->src_stride, t->row_bytes);
+    for (size_t row = 0; row < t->n_rows; row++) {
+        char *dst = (char *)t->dst + row * t->dst_stride;
+        const char *src = (const char *)t->src + row * t->src_stride;
+        if (dst + t->row_bytes <= src || src + t->row_bytes <= dst)
+            mz_copy_large(dst, src, t->row_bytes);
+        else
+            memmove(dst, src, t->row_bytes);
+    }
     return MZ_OK;
 }
 
