@@ -35,15 +35,20 @@ typedef struct mz_save_request {
     int keep;             /* newest checkpoints kept; 0: all */
     const char *state;    /* JSON object: step, sampler, schedule, loss scale, configuration ...; copied. Rank 0's counts */
     bool asynchronous;
+    bool overlap_snapshot; /* with asynchronous: return before the snapshot is taken; see mz_writer_settle */
 } mz_save_request;
 
 /* Collective. Waits for a save in flight, snapshots the shards, hands them to the thread; with asynchronous
- * false waits for that too. A failed save (disk full) removes its temporary folder, keeps the older
- * checkpoints, and is reported by this call or the next wait as MZ_ERR_IO; training may go on. */
+ * false waits for that too. The streams that write the shards must have been synchronised. A failed save (disk full) removes its temporary folder, keeps the older
+ * checkpoints, and is reported by this call, the next save (which is
+ * done nevertheless) or the next wait as MZ_ERR_IO; training may go on. */
 mz_status mz_writer_save(mz_writer *writer, const mz_save_request *request);
+/* Local. Waits until the snapshot of a save with overlap_snapshot is taken; at once when there is none. To be called before
+ * the shards change (before mz_zero_update), so that the copy runs beside the forward and backward passes between. */
+void mz_writer_settle(mz_writer *writer);
 /* Collective. MZ_OK when no save is in flight or it went well. */
 mz_status mz_writer_wait(mz_writer *writer);
-/* Seconds the last save held its caller up, and the thread needed in all; bytes written by this rank. */
+/* Seconds the last save held its caller up (in mz_writer_save and mz_writer_settle), and the thread needed in all; bytes written by this rank. */
 void mz_writer_times(const mz_writer *writer, double *blocked, double *total, int64_t *bytes);
 
 /* ---- reading: any rank alone, not collective ---- */

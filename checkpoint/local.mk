@@ -40,6 +40,10 @@ TESTS += tests/checkpoint/readers.sh
 EXTRA_DIST += tests/checkpoint/readers.sh tests/checkpoint/read_samples.py
 tests_checkpoint_write_samples_SOURCES = tests/checkpoint/write_samples.c $(CKPT_SYNTHETIC)
 
+check_PROGRAMS += tests/checkpoint/overlap.np2
+TESTS += tests/checkpoint/overlap.np2
+tests_checkpoint_overlap_np2_SOURCES = tests/checkpoint/overlap.c $(CKPT_SCRATCH)
+
 if HAVE_CMOCKA
 check_PROGRAMS += tests/checkpoint/test_safetensors
 TESTS += tests/checkpoint/test_safetensors

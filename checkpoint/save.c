@@ -153,11 +153,12 @@ static mz_status allocate(const mz_save_job *job, gathered *all)
     return all->reports && all->counts && all->places && all->files ? MZ_OK : MZ_ERR_MEMORY;
 }
 
-mz_status mz_save_run(const mz_save_job *job, int64_t *bytes)
+mz_status mz_save_run(const mz_save_job *job, mz_status taken, int64_t *bytes)
 {
     gathered all = {0};
     char *description = NULL;
-    report verdict = {0};
+    report verdict = {0}, mine;
+    fill_report(&mine, taken, 0); /* keeps its message */
     /* Nothing can be agreed on before rank 0 has room for the reports, so that this comes first. */
     fill_report(&verdict, allocate(job, &all), 0);
     mz_status status = broadcast(job, &verdict);
@@ -165,7 +166,7 @@ mz_status mz_save_run(const mz_save_job *job, int64_t *bytes)
         status = mz_fail_adopt((mz_status)verdict.status, verdict.message);
     if (status)
         goto out;
-    status = write_file(job, &description, bytes);
+    status = taken ? mz_fail_adopt(taken, mine.message) : write_file(job, &description, bytes);
     status = gather(job, status, description, &all);
     if (job->rank == 0) {
         if (!status) {

@@ -18,14 +18,14 @@ struct mz_writer {
     MPI_Comm comm;     /* the thread's */
     mz_save_job job;   /* what the thread works on, or worked on last; strings owned */
     float *snapshot;   /* pinned: the shards' values, one after another */
-    double blocked;    /* of the last save; the caller's */
+    double blocked;    /* seconds of the last save; the caller's */
 
     pthread_t thread;
     bool has_thread;
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t changed;
-    bool busy, quit, unreported;
-    double total; /* seconds of the thread */
+    bool copying, busy, quit, unreported; /* copying: the snapshot is not taken yet */
+    double total;                         /* seconds of the thread */
     int64_t bytes;
     mz_status status;
     char message[1280];
@@ -37,7 +37,12 @@ static void run_job(mz_writer *writer)
 {
     int64_t bytes = 0;
     const double start = mz_clock_seconds();
-    mz_status status = mz_save_run(&writer->job, &bytes);
+    mz_status status = writer->device->ops->stream_sync(writer->stream);
+    pthread_mutex_lock(&writer->lock);
+    writer->copying = false;
+    pthread_cond_broadcast(&writer->changed);
+    pthread_mutex_unlock(&writer->lock);
+    status = mz_save_run(&writer->job, status, &bytes);
     pthread_mutex_lock(&writer->lock);
     writer->total = mz_clock_seconds() - start;
     writer->bytes = bytes;
@@ -217,7 +222,8 @@ static mz_status set_job(mz_writer *writer, const mz_save_request *request)
     return writer->job.run_folder && writer->job.state ? MZ_OK : MZ_ERR_MEMORY;
 }
 
-static mz_status snapshot(mz_writer *writer)
+/* Gives the copies to the stream; the thread waits for them. */
+static mz_status start_snapshot(mz_writer *writer)
 {
     const mz_device_ops *ops = writer->device->ops;
     float *dst = writer->snapshot;
@@ -228,8 +234,27 @@ static mz_status snapshot(mz_writer *writer)
             status = ops->copy(writer->stream, dst, shard->data, (size_t)shard->count * sizeof *dst);
         dst += shard->count;
     }
-    mz_status synced = ops->stream_sync(writer->stream);
-    return status ? status : synced;
+    return status;
+}
+
+void mz_writer_settle(mz_writer *writer)
+{
+    const double start = mz_clock_seconds();
+    pthread_mutex_lock(&writer->lock);
+    const bool waits = writer->copying;
+    while (writer->copying)
+        pthread_cond_wait(&writer->changed, &writer->lock);
+    pthread_mutex_unlock(&writer->lock);
+    if (waits)
+        writer->blocked += mz_clock_seconds() - start;
+}
+
+static void hand_over(mz_writer *writer)
+{
+    pthread_mutex_lock(&writer->lock);
+    writer->busy = writer->copying = true;
+    pthread_cond_broadcast(&writer->changed);
+    pthread_mutex_unlock(&writer->lock);
 }
 
 static mz_status check_same(mz_writer *writer, const mz_save_request *request)
@@ -254,17 +279,16 @@ mz_status mz_writer_save(mz_writer *writer, const mz_save_request *request)
     if (!status) {
         status = set_job(writer, request);
         if (!status)
-            status = snapshot(writer);
+            status = start_snapshot(writer);
         status = agree(writer->world, status, "taking a checkpoint's snapshot");
     }
     if (!status) {
-        pthread_mutex_lock(&writer->lock);
-        writer->busy = true;
-        pthread_cond_broadcast(&writer->changed);
-        pthread_mutex_unlock(&writer->lock);
+        hand_over(writer);
         if (!request->asynchronous) {
             wait_idle(writer);
             status = take_result(writer);
+        } else if (!request->overlap_snapshot) {
+            mz_writer_settle(writer);
         }
     }
     writer->blocked = mz_clock_seconds() - start;

@@ -18,6 +18,8 @@ mz_status mz_engine_load_weights(mz_engine *engine, const char *folder)
     if (st == MZ_OK)
         st = mz_weights_check(weights, engine->model, folder);
     st = mz_agree(engine->world, st, "reading the weights");
+    if (engine->writer)
+        mz_writer_settle(engine->writer);
     if (st == MZ_OK) {
         mz_weights_source source = {.weights = weights, .model = engine->model};
         st = mz_zero_load_params(engine->zero, mz_weights_source_read, &source);
@@ -114,7 +116,8 @@ mz_status mz_engine_save(mz_engine *engine, const char *run_folder, bool asynchr
                                          .step = engine->steps,
                                          .keep = keep,
                                          .state = state,
-                                         .asynchronous = asynchronous};
+                                         .asynchronous = asynchronous,
+                                         .overlap_snapshot = true};
         st = mz_writer_save(engine->writer, &request);
     }
     free(state);
