@@ -7,6 +7,8 @@ typedef struct outcome {
     double loss[STEPS], norm;
     mz_zero_counters counters;
     mz_zero_memory memory;
+    double bytes_sent, factor;
+    bool apart; /* collectives have a stream of their own */
 } outcome;
 
 static mz_device *device;
@@ -16,9 +18,11 @@ static mz_model *model;
 static void run(const mz_config *config, outcome *o)
 {
     rig *r = NULL;
+    mz_comm_stats before, after;
     *o = (outcome){0};
     REQUIRE(rig_create(device, comm, config, model, &r));
     r->zero->counters.n_refreshes = r->zero->counters.n_broadcasts = r->zero->counters.max_refresh_elements = 0;
+    mz_comm_get_stats(comm, &before);
     for (int step = 0; step < STEPS; step++) {
         mz_zero_step_info info = {0};
         rig_step(r, step, &o->loss[step], &info);
@@ -26,6 +30,12 @@ static void run(const mz_config *config, outcome *o)
     }
     o->counters = r->zero->counters;
     mz_zero_get_memory(r->zero, &o->memory);
+    o->factor = mz_zero_grad_weight_factor(r->zero);
+    o->apart = r->zero->transfer != r->zero->compute;
+    REQUIRE(device->ops->stream_sync(r->zero->transfer));
+    mz_comm_get_stats(comm, &after);
+    o->bytes_sent =
+        after.bytes_in_node + after.bytes_between_nodes - before.bytes_in_node - before.bytes_between_nodes;
     rig_destroy(r);
 }
 
@@ -67,6 +77,7 @@ static void check_buckets(int stage, const outcome *usual)
     c.zero.overlap_comm = true;
     run(&c, &o);
     same(&o, usual, 1e-6, "overlap_comm");
+    CHECK(o.apart && !usual->apart, "stage %d: overlap_comm has no effect", stage);
     c.zero.reduce_bucket_size = 1280;
     run(&c, &o);
     same(&o, usual, 1e-6, "overlap_comm with small buckets");
@@ -84,6 +95,8 @@ static void check_wire(int stage, const outcome *usual)
         c.zero.reduce_scatter = false;
         run(&c, &o);
         same(&o, usual, 1e-6, "reduce_scatter");
+        CHECK(stage == 0 || o.bytes_sent > 1.2 * usual->bytes_sent,
+              "stage %d: %.0f bytes all-reduced, %.0f scattered", stage, o.bytes_sent, usual->bytes_sent);
         c.zero.reduce_bucket_size = 1280;
         run(&c, &o);
         same(&o, usual, 1e-6, "reduce_scatter with small buckets");
@@ -107,11 +120,13 @@ static void check_scaling(int stage, const outcome *usual)
     c.prescale_gradients = true;
     run(&c, &o);
     same(&o, usual, 1e-5, "prescale_gradients");
+    CHECK(o.factor == 1 && usual->factor == mz_comm_size(comm), "%g, %g on the wire", o.factor, usual->factor);
     rig_config(&c);
     c.zero.stage = stage;
     c.gradient_predivide_factor = 3;
     run(&c, &o);
     same(&o, usual, 1e-5, "gradient_predivide_factor");
+    CHECK(o.factor == mz_comm_size(comm) / 3.0, "%g on the wire", o.factor);
     rig_config(&c);
     c.zero.stage = stage;
     c.gradient_allreduce_sum = true;
