@@ -21,7 +21,7 @@ echo "== text: ${#texts[@]} files, $(wc -c <"$out/text.txt") bytes, in $out/text
 
 train=("$mpizero" train --model "$top/examples/gpt2-demo" --tokenizer byte
     --train-data "$out/text.txt" --validation-split 0.05 --block-size 128
-    --learning-rate 1e-3 --weight-decay 0.1 --num-warmup-steps 20 --max-steps 300
+    --learning-rate 6e-4 --weight-decay 0.1 --num-warmup-steps 20 --max-steps 300
     --save-steps 150 --eval-steps 150 --logging-steps 25 --output-dir "$out/run")
 
 echo "== 2 ranks, ZeRO-2, stopped after half of the steps by SIGUSR1 as a batch system would"
@@ -45,8 +45,8 @@ echo "== 1 rank, ZeRO-3, resumed from $(cat "$out/run/checkpoints/latest")"
     --per-device-train-batch-size 8 --gradient-accumulation-steps 2
 
 echo "== what the newest checkpoint and the weights folder hold"
-"$mpizero" inspect "$out/run/checkpoints/latest"
-"$mpizero" inspect "$out/run/weights" | head -n 12
+"$mpizero" inspect "$out/run/checkpoints/latest" | head -n 8
+"$mpizero" inspect "$out/run/weights" | head -n 6
 
 echo "== a text from the weights in $out/run/weights"
 "$mpizero" generate --model "$out/run/weights" --tokenizer byte --prompt "This License " --max-new-tokens 100 \
