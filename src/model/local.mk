@@ -13,7 +13,7 @@ EXTRA_DIST += tests/fixtures/make_gpt2.py tests/fixtures/gpt2_odd tests/fixtures
 TESTS += tests/model/test_mlp.sh
 EXTRA_DIST += tests/model/test_mlp.sh
 if HAVE_CMOCKA
-model_tests = tests/model/test_config tests/model/test_gpt2_parity tests/model/test_peak tests/model/test_runner
+model_tests = tests/model/test_config tests/model/test_gpt2_parity tests/model/test_half tests/model/test_peak tests/model/test_runner
 check_PROGRAMS += $(model_tests)
 TESTS += $(model_tests)
 model_rig = tests/model/model_rig.c tests/model/model_rig.h tests/tensor/rig.c tests/tensor/rig.h
@@ -21,6 +21,8 @@ tests_model_test_config_SOURCES = tests/model/test_config.c tests/tensor/rig.c t
 tests_model_test_config_LDADD = $(LDADD) $(CMOCKA_LIBS)
 tests_model_test_gpt2_parity_SOURCES = tests/model/test_gpt2_parity.c $(model_rig)
 tests_model_test_gpt2_parity_LDADD = $(LDADD) $(CMOCKA_LIBS)
+tests_model_test_half_SOURCES = tests/model/test_half.c $(model_rig)
+tests_model_test_half_LDADD = $(LDADD) $(CMOCKA_LIBS)
 tests_model_test_peak_SOURCES = tests/model/test_peak.c $(model_rig)
 tests_model_test_peak_LDADD = $(LDADD) $(CMOCKA_LIBS)
 tests_model_test_runner_SOURCES = tests/model/test_runner.c $(model_rig)

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/half.h"
+#include "core/memory.h"
 #include "model/weights.h"
 
 static const mz_weights_tensor *find_weight(const mz_weights *weights, const mz_model *model, const char *name)
@@ -29,7 +31,11 @@ static void load_params(model_rig *m)
         if (!tensor)
             fail_msg("%s: no weight for \"%s\"", m->folder, param->spec.name);
         assert_int_equal(tensor->numel, param->numel);
-        rig_ok(mz_weights_read(weights, tensor, 0, param->numel, param->data), param->spec.name);
+        float *values = mz_alloc((size_t)param->numel * sizeof *values);
+        assert_non_null(values);
+        rig_ok(mz_weights_read(weights, tensor, 0, param->numel, values), param->spec.name);
+        mz_convert(param->data, param->dtype, values, MZ_F32, param->numel);
+        mz_free(values);
     }
     mz_weights_close(weights);
 }
@@ -38,9 +44,9 @@ void model_rig_alloc_params(rig *r, mz_runner *runner)
 {
     for (int i = 0; i < mz_runner_n_params(runner); i++) {
         mz_param *param = mz_runner_param(runner, i);
-        size_t bytes = (size_t)param->numel * mz_dtype_size(param->dtype);
-        rig_ok(r->device->ops->alloc(r->device, bytes, &param->data), "parameter");
-        rig_ok(r->device->ops->alloc(r->device, bytes, &param->grad), "gradient");
+        size_t n = (size_t)param->numel;
+        rig_ok(r->device->ops->alloc(r->device, n * mz_dtype_size(param->dtype), &param->data), "parameter");
+        rig_ok(r->device->ops->alloc(r->device, n * mz_dtype_size(param->grad_dtype), &param->grad), "gradient");
     }
 }
 
@@ -66,7 +72,7 @@ void model_rig_open(model_rig *m, const char *name, int flags)
     snprintf(m->folder, sizeof m->folder, "%s/tests/fixtures/%s", srcdir ? srcdir : ".", name);
     rig_open(&m->base, "cpu", flags);
     rig_ok(mz_model_from_folder(m->folder, &m->model), "model");
-    rig_ok(mz_runner_create(m->model, MZ_F32, MZ_F32, &m->runner), "runner");
+    rig_ok(mz_runner_create(m->model, m->base.dtype, m->base.grad_dtype, &m->runner), "runner");
     model_rig_alloc_params(&m->base, m->runner);
     load_params(m);
     snprintf(path, sizeof path, "%s/expected.safetensors", m->folder);

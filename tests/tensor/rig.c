@@ -14,6 +14,8 @@ void rig_ok(mz_status status, const char *what)
 void rig_open(rig *r, const char *device_name, int flags)
 {
     *r = (rig){.rng = {.seed = 7, .step = 3}, .loss_weight = 1.0f, .grad_weight = 1.0f};
+    r->dtype = flags & RIG_BF16 ? MZ_BF16 : flags & RIG_F16 ? MZ_F16 : MZ_F32;
+    r->grad_dtype = flags & RIG_GRAD_F32 ? MZ_F32 : r->dtype;
     rig_ok(mz_device_open(device_name, 0, 1, &r->device), "device");
     if (flags & RIG_REFERENCE) {
         r->ops = *r->device->ops;
@@ -25,7 +27,7 @@ void rig_open(rig *r, const char *device_name, int flags)
     const mz_tape_options options = {.device = r->device,
                                      .stream = r->stream,
                                      .arena = r->arena,
-                                     .dtype = MZ_F32,
+                                     .dtype = r->dtype,
                                      .rng = &r->rng,
                                      .loss_weight = &r->loss_weight,
                                      .grad_weight = &r->grad_weight,

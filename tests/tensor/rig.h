@@ -14,13 +14,17 @@ typedef struct rig {
     mz_stream *stream;
     mz_arena *arena;
     mz_tape *tape;
+    mz_dtype dtype, grad_dtype;
     mz_rng_state rng;
     float loss_weight, grad_weight;
 } rig;
 
 enum {
     RIG_REFERENCE = 1, /* kernels/ref instead of the device's best */
-    RIG_RECOMPUTE = 2  /* the tape's recompute_cheap */
+    RIG_RECOMPUTE = 2, /* the tape's recompute_cheap */
+    RIG_BF16 = 4,      /* parameters and activations; else fp32 */
+    RIG_F16 = 8,
+    RIG_GRAD_F32 = 16 /* parameters' gradients; else as parameters */
 };
 
 /* device_name "cpu" or "meta". Fails the test on error. */
