@@ -3,9 +3,10 @@
 #include "core/error.h"
 #include "tensor/select.h"
 
-/* Memory for one chunk of logits in the loss. */
-#define LOGITS_BYTES  ((size_t)64 << 20)
-#define IGNORED_LABEL (-100)
+/* Memory for one chunk of logits in the loss: as much as a block's inner layer, whose gradient will lie there in
+ * the backward pass anyway, but not so little that the products get thin. */
+#define MIN_LOGITS_BYTES ((size_t)64 << 20)
+#define IGNORED_LABEL    (-100)
 
 /* Takes the tensor that the unit before left. */
 static mz_tensor *take_state(const mz_unit_call *call)
@@ -111,7 +112,10 @@ static mz_status loss(const mz_unit_call *call, mz_tensor *h, mz_param *weight)
     mz_tensor *labels = call->inputs[MZ_INPUT_LABELS];
     if (!labels)
         return mz_fail(MZ_ERR_ARGUMENT, "gpt2: expected labels [B, T] in the batch");
-    return mz_linear_cross_entropy(call->tape, h, weight, labels, IGNORED_LABEL, LOGITS_BYTES, &call->state[0]);
+    size_t bytes = 4 * (size_t)mz_tensor_numel(h) * mz_dtype_size(mz_tensor_dtype(h));
+    if (bytes < MIN_LOGITS_BYTES)
+        bytes = MIN_LOGITS_BYTES;
+    return mz_linear_cross_entropy(call->tape, h, weight, labels, IGNORED_LABEL, bytes, &call->state[0]);
 }
 
 mz_status mz_gpt2_head_forward(const mz_unit_call *call)

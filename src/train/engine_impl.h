@@ -56,6 +56,7 @@ struct mz_engine {
     float *loss_host;               /* pinned */
     bool inference;
     bool needs_backward;
+    bool recompute_cheap; /* the tape's option: taken when a step does not fit otherwise */
 
     int64_t steps;   /* optimiser steps done, skipped ones included */
     int64_t skipped; /* of these, by overflow: they move neither schedule nor Adam's t, as in DeepSpeed */
@@ -82,8 +83,9 @@ typedef struct mz_plan {
     size_t arena_bytes;
     double flops; /* forward and backward without recomputation */
 } mz_plan;
+/* recompute_cheap: as the tape's option of that name. */
 mz_status mz_plan_step(const mz_model *model, const mz_config *config, const mz_batch *shapes, bool training,
-                       mz_plan *plan);
+                       bool recompute_cheap, mz_plan *plan);
 
 /* The arena of a forward pass to logits. One over a cache of keys and values needs no more. */
 mz_status mz_plan_logits(const mz_model *model, const mz_config *config, const mz_batch *shapes,

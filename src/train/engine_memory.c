@@ -24,7 +24,7 @@ static int64_t largest_batch(const mz_engine *engine, const mz_batch *shapes, bo
         }
         trial.n_samples = middle;
         mz_plan plan;
-        bool fits = mz_plan_step(engine->model, &engine->config, &trial, training, &plan) == MZ_OK &&
+        bool fits = mz_plan_step(engine->model, &engine->config, &trial, training, true, &plan) == MZ_OK &&
                     plan.arena_bytes <= room;
         *(fits ? &low : &high) = middle;
     }
@@ -89,7 +89,8 @@ static mz_status replace_tape(mz_engine *engine)
                                      .grad_context = engine->zero,
                                      .rng = &scalars->rng,
                                      .loss_weight = &scalars->loss_weight,
-                                     .grad_weight = &scalars->grad_weight};
+                                     .grad_weight = &scalars->grad_weight,
+                                     .recompute_cheap = engine->recompute_cheap};
     mz_tape_destroy(engine->tape);
     engine->tape = NULL;
     return mz_tape_create(&options, &engine->tape);
@@ -114,6 +115,23 @@ static bool is_planned(const mz_engine *engine, mz_shape_key key)
     return false;
 }
 
+/* The same step with less kept and a little more computed. */
+static mz_status plan_thriftily(mz_engine *engine, const mz_batch *shapes, mz_plan *plan)
+{
+    double before = (double)plan->arena_bytes;
+    double flops = plan->flops;
+    mz_status st = mz_plan_step(engine->model, &engine->config, shapes, true, true, plan);
+    plan->flops = flops;
+    if (st == MZ_OK) {
+        engine->recompute_cheap = true;
+        mz_log_root(MZ_LOG_INFO,
+                    "activations would need %.2f GiB: outputs of activation functions and layer norms are computed "
+                    "again in the backward pass, which leaves %.2f GiB",
+                    before / GIB, (double)plan->arena_bytes / GIB);
+    }
+    return st;
+}
+
 mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool training)
 {
     mz_shape_key key = mz_shape_key_of(shapes, training);
@@ -122,7 +140,7 @@ mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool trai
 
     mz_plan plan;
     size_t staging = mz_staging_bytes(shapes, engine->config.dtype);
-    mz_status st = mz_plan_step(engine->model, &engine->config, shapes, training, &plan);
+    mz_status st = mz_plan_step(engine->model, &engine->config, shapes, training, engine->recompute_cheap, &plan);
     if (st != MZ_OK)
         return st;
     if (training)
@@ -131,6 +149,8 @@ mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool trai
     if (plan.arena_bytes > engine->arena_bytes) {
         size_t room = 0;
         st = room_for_arena(engine, &room);
+        if (st == MZ_OK && plan.arena_bytes > room && training && !engine->recompute_cheap)
+            st = plan_thriftily(engine, shapes, &plan);
         if (st == MZ_OK && plan.arena_bytes > room)
             st = out_of_memory(engine, shapes, training, plan.arena_bytes, room);
         if (st == MZ_OK)

@@ -41,7 +41,8 @@ static mz_status planner_params(planner *p)
     return st;
 }
 
-static mz_status planner_open(planner *p, const mz_model *model, const mz_config *config, bool training)
+static mz_status planner_open(planner *p, const mz_model *model, const mz_config *config, bool training,
+                              bool recompute_cheap)
 {
     mz_status st = mz_device_open("meta", 0, 1, &p->device);
     if (st == MZ_OK)
@@ -53,8 +54,12 @@ static mz_status planner_open(planner *p, const mz_model *model, const mz_config
     if (st != MZ_OK)
         return st;
     static const mz_rng_state never_read; /* its presence makes dropout take its tensors */
-    const mz_tape_options options = {
-        .device = p->device, .stream = p->stream, .arena = p->arena, .dtype = config->dtype, .rng = &never_read};
+    const mz_tape_options options = {.device = p->device,
+                                     .stream = p->stream,
+                                     .arena = p->arena,
+                                     .dtype = config->dtype,
+                                     .rng = &never_read,
+                                     .recompute_cheap = recompute_cheap};
     st = mz_tape_create(&options, &p->tape);
     if (st == MZ_OK)
         st = planner_params(p);
@@ -93,7 +98,7 @@ mz_status mz_plan_logits(const mz_model *model, const mz_config *config, const m
     planner p = {0};
     mz_tensor *result = NULL;
     mz_run run = {.goal = MZ_GOAL_LOGITS, .last_position_only = last_position_only};
-    mz_status st = planner_open(&p, model, config, false);
+    mz_status st = planner_open(&p, model, config, false, false);
     if (st == MZ_OK)
         st = planner_inputs(&p, shapes, config->dtype);
     if (st == MZ_OK) {
@@ -107,14 +112,14 @@ mz_status mz_plan_logits(const mz_model *model, const mz_config *config, const m
 }
 
 mz_status mz_plan_step(const mz_model *model, const mz_config *config, const mz_batch *shapes, bool training,
-                       mz_plan *plan)
+                       bool recompute_cheap, mz_plan *plan)
 {
     planner p = {0};
     mz_tensor *result = NULL;
     mz_run run = {.goal = MZ_GOAL_LOSS, .training = training};
     double forward_flops = 0;
 
-    mz_status st = planner_open(&p, model, config, training);
+    mz_status st = planner_open(&p, model, config, training, recompute_cheap);
     if (st == MZ_OK)
         st = planner_inputs(&p, shapes, config->dtype);
     if (st == MZ_OK) {
@@ -134,7 +139,7 @@ mz_status mz_plan_step(const mz_model *model, const mz_config *config, const mz_
          * instead: forward once, backward twice the work. */
         if (training) {
             mz_plan evaluation;
-            st = mz_plan_step(model, config, shapes, false, &evaluation);
+            st = mz_plan_step(model, config, shapes, false, false, &evaluation);
             plan->flops = 3 * evaluation.flops;
         }
     }
