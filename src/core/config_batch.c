@@ -59,7 +59,7 @@ mz_status mz_config_resolve_batch(mz_config_reader *reader)
         micro = 8; /* the Trainer's */
     if (steps == 0)
         steps = 1;
-    if (micro > INT64_MAX / steps || micro * steps > INT64_MAX / ranks)
+    if (micro > INT32_MAX || steps > INT32_MAX || micro * steps > INT64_MAX / ranks)
         return mz_config_fail(reader, mz_config_line_of(reader, MICRO), MICRO,
                               "expected a batch that can be counted, found %" PRId64 " x %" PRId64 " x %" PRId64
                               "; make it smaller",

@@ -80,7 +80,7 @@
 
 const mz_config_key mz_config_keys[] = {
     /* Batch. */
-    CODED("train_batch_size", MZ_KEY_INT, "null", 1, 2147483647, NULL, "micro-batch x accumulation x ranks", NULL),
+    CODED("train_batch_size", MZ_KEY_INT, "null", 1, HUGE_INT, NULL, "micro-batch x accumulation x ranks", NULL),
     INT("train_micro_batch_size_per_gpu", "null", 1, 2147483647, micro_batch_size,
         "--per-device-train-batch-size, else 8"),
     INT("gradient_accumulation_steps", "null", 1, 2147483647, gradient_accumulation_steps,

@@ -51,6 +51,7 @@ static const struct bad json_cases[] = {
      {"ds.json:1", "train_batch_size", "an integer", "the string \"32\""},
      NULL,
      0},
+    {"batch beyond counting", "{\"train_batch_size\": 9e18}", {"can be counted", "make it smaller"}, NULL, 0},
     {"batch fractional", "{\"train_batch_size\": 3.5}", {"an integer", "found 3.5"}, NULL, 0},
     {"batch against a flag",
      "{\n" BATCH "\"gradient_accumulation_steps\": 4}",
@@ -151,7 +152,7 @@ static const struct bad json_cases[] = {
      0},
     {"old and new name",
      "{\n" BATCH "\"zero_optimization\": {\n\"stage3_gather_fp16_weights_on_model_save\": "
-                 "true,\n\"stage3_gather_16bit_weights_on_model_save\": false}}",
+     "true,\n\"stage3_gather_16bit_weights_on_model_save\": false}}",
      {"ds.json:5", "a second one", "line 4"},
      NULL,
      0},
