@@ -18,8 +18,6 @@ static size_t default_chunk_bytes(int ranks_per_node)
     return chunk > most ? most : chunk < least ? least : chunk;
 }
 
-/* ---- life ---- */
-
 /* Has every rank of the comm on this machine a core of its own? */
 static mz_status cores_suffice(MPI_Comm group, bool *suffice)
 {
@@ -126,7 +124,7 @@ void mz_comm_destroy(mz_comm *comm)
     mz_all_reduce_plan_free(&comm->plan);
     mz_free(comm->host_values);
     mz_layout_free(&comm->layout);
-    mz_comm_free_spares(comm);
+    mz_comm_free_records(comm);
     pthread_cond_destroy(&comm->turn_changed);
     pthread_mutex_destroy(&comm->lock);
     if (!comm->failed) /* else others may be gone, and with them who would take part */
@@ -158,136 +156,4 @@ void mz_comm_get_stats(const mz_comm *comm, mz_comm_stats *stats)
 void mz_comm_set_delay(mz_comm *comm, double seconds)
 {
     comm->delay = seconds;
-}
-
-/* ---- collectives ---- */
-
-static bool is_floating(mz_dtype dtype)
-{
-    return dtype == MZ_F32 || dtype == MZ_F16 || dtype == MZ_BF16;
-}
-
-static mz_status check(const mz_comm *comm, const mz_collective *what)
-{
-    bool is_sum = what->kind == MZ_REDUCE_SCATTER || what->kind == MZ_ALL_REDUCE;
-    bool has_blocks = what->kind == MZ_ALL_GATHER || what->kind == MZ_REDUCE_SCATTER;
-    if (what->n_segments < 0 || (what->n_segments && !what->segments))
-        return mz_fail(MZ_ERR_ARGUMENT, "collective (%s): %d segments", what->label, what->n_segments);
-    if ((unsigned)what->dtype >= MZ_N_DTYPES ||
-        (is_sum && (!is_floating(what->dtype) || !is_floating(what->recv_dtype))))
-        return mz_fail(MZ_ERR_ARGUMENT, "collective (%s): expected f32, f16 or bf16 to add up, found type %d",
-                       what->label, (int)what->dtype);
-    if (what->root < 0 || what->root >= mz_comm_size(comm))
-        return mz_fail(MZ_ERR_ARGUMENT, "collective (%s): root %d of %d ranks", what->label, what->root,
-                       mz_comm_size(comm));
-    for (int i = 0; i < what->n_segments; i++) {
-        const mz_segment *s = &what->segments[i];
-        if (s->count < 0 || (has_blocks && mz_comm_size(comm) > 1 && s->stride < s->count))
-            return mz_fail(MZ_ERR_ARGUMENT, "collective (%s): segment %d has count %lld and stride %lld",
-                           what->label, i, (long long)s->count, (long long)s->stride);
-    }
-    return MZ_OK;
-}
-
-static mz_status collect(mz_comm *comm, const mz_collective *what, mz_stream *stream)
-{
-    mz_status status = check(comm, what);
-    if (status)
-        return status;
-    if (!comm) {
-        mz_comm_run_alone(what);
-        return MZ_OK;
-    }
-    bool only_copies = what->kind == MZ_ALL_GATHER || what->kind == MZ_BROADCAST;
-    if (comm->hier || !stream || !only_copies)
-        return mz_comm_issue(comm, what, stream);
-    for (int i = 0; i < what->n_segments && !status; i++) {
-        const mz_segment *s = &what->segments[i];
-        if (s->recv != s->send && s->count)
-            status =
-                comm->device->ops->copy(stream, s->recv, s->send, (size_t)s->count * mz_dtype_size(what->dtype));
-    }
-    return status;
-}
-
-mz_status mz_all_gather(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
-                        const char *label, mz_stream *stream)
-{
-    const mz_collective what = {
-        .kind = MZ_ALL_GATHER, .segments = segments, .n_segments = n_segments, .dtype = dtype, .label = label};
-    return collect(comm, &what, stream);
-}
-
-mz_status mz_reduce_scatter(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
-                            mz_dtype recv_dtype, float scale, bool accumulate, const char *label, mz_stream *stream)
-{
-    const mz_collective what = {.kind = MZ_REDUCE_SCATTER,
-                                .segments = segments,
-                                .n_segments = n_segments,
-                                .dtype = dtype,
-                                .recv_dtype = recv_dtype,
-                                .scale = scale,
-                                .accumulate = accumulate,
-                                .label = label};
-    return collect(comm, &what, stream);
-}
-
-mz_status mz_all_reduce(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype, float scale,
-                        const char *label, mz_stream *stream)
-{
-    const mz_collective what = {.kind = MZ_ALL_REDUCE,
-                                .segments = segments,
-                                .n_segments = n_segments,
-                                .dtype = dtype,
-                                .recv_dtype = dtype,
-                                .scale = scale,
-                                .label = label};
-    return collect(comm, &what, stream);
-}
-
-mz_status mz_broadcast(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype, int root,
-                       const char *label, mz_stream *stream)
-{
-    const mz_collective what = {.kind = MZ_BROADCAST,
-                                .segments = segments,
-                                .n_segments = n_segments,
-                                .dtype = dtype,
-                                .root = root,
-                                .label = label};
-    return collect(comm, &what, stream);
-}
-
-mz_status mz_barrier(mz_comm *comm, const char *label)
-{
-    const mz_collective what = {.kind = MZ_BARRIER, .dtype = MZ_U8, .label = label};
-    return comm && comm->hier ? mz_comm_issue(comm, &what, NULL) : MZ_OK;
-}
-
-mz_status mz_all_reduce_host(mz_comm *comm, double *values, int n, bool maximum, const char *label)
-{
-    if (n < 0 || n > MZ_HOST_VALUES_MAX)
-        return mz_fail(MZ_ERR_ARGUMENT, "all_reduce_host (%s): %d values, at most %d", label, n,
-                       MZ_HOST_VALUES_MAX);
-    if (!comm || !comm->hier)
-        return MZ_OK;
-    const mz_segment segment = {values, comm->host_values, n, MZ_HOST_VALUES_MAX};
-    const mz_collective what = {.kind = MZ_HOST_REDUCE,
-                                .segments = &segment,
-                                .n_segments = 1,
-                                .dtype = MZ_F64,
-                                .root = maximum,
-                                .label = label};
-    mz_status status = mz_comm_issue(comm, &what, NULL);
-    for (int i = 0; i < n && !status; i++) {
-        double result = comm->host_values[i];
-        for (int r = 1; r < comm->layout.size; r++) {
-            double value = comm->host_values[r * MZ_HOST_VALUES_MAX + i];
-            if (!maximum)
-                result += value;
-            else if (!(result >= value) && result == result) /* a NaN stays */
-                result = value;
-        }
-        values[i] = result;
-    }
-    return status;
 }

@@ -100,7 +100,7 @@ mz_status mz_barrier(mz_comm *comm, const char *label);
 /* Small sums and maxima of host values, blocking, within the deadline; values in place. n <= 64. */
 mz_status mz_all_reduce_host(mz_comm *comm, double *values, int n, bool maximum, const char *label);
 
-/* Traffic since creation, per kind. */
+/* Traffic since creation. */
 typedef struct mz_comm_stats {
     int64_t n_calls;
     double bytes_in_node, bytes_between_nodes; /* that this rank sent */

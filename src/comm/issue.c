@@ -12,7 +12,7 @@
 #include "core/memory.h"
 
 struct mz_issued {
-    mz_issued *next; /* in the list of spares */
+    mz_issued *next_spare, *next_record;
     mz_comm *comm;
     mz_collective what;
     mz_op_info op;
@@ -24,8 +24,6 @@ static const char *const kind_names[MZ_N_COLLECTIVES] = {
     [MZ_ALL_GATHER] = "all_gather", [MZ_REDUCE_SCATTER] = "reduce_scatter",
     [MZ_ALL_REDUCE] = "all_reduce", [MZ_BROADCAST] = "broadcast",
     [MZ_BARRIER] = "barrier",       [MZ_HOST_REDUCE] = "all_reduce_host"};
-
-/* ---- records ---- */
 
 static uint64_t hash_in(uint64_t hash, uint64_t value)
 {
@@ -48,34 +46,38 @@ static mz_issued *take_record(mz_comm *comm)
 {
     pthread_mutex_lock(&comm->lock);
     mz_issued *record = comm->spares;
-    if (record)
-        comm->spares = record->next;
+    if (record) {
+        comm->spares = record->next_spare;
+    } else if ((record = mz_calloc(1, sizeof *record))) {
+        record->comm = comm;
+        record->next_record = comm->records;
+        comm->records = record;
+    }
     pthread_mutex_unlock(&comm->lock);
-    return record ? record : mz_calloc(1, sizeof *record);
+    return record;
 }
 
 static void give_record_back(mz_issued *record)
 {
     mz_comm *comm = record->comm;
     pthread_mutex_lock(&comm->lock);
-    record->next = comm->spares;
+    record->next_spare = comm->spares;
     comm->spares = record;
     pthread_mutex_unlock(&comm->lock);
 }
 
-void mz_comm_free_spares(mz_comm *comm)
+void mz_comm_free_records(mz_comm *comm)
 {
-    while (comm->spares) {
-        mz_issued *record = comm->spares;
-        comm->spares = record->next;
+    while (comm->records) {
+        mz_issued *record = comm->records;
+        comm->records = record->next_record;
         mz_free(record->segments);
         mz_free(record);
     }
 }
 
-static mz_status fill_record(mz_issued *record, mz_comm *comm, const mz_collective *what)
+static mz_status fill_record(mz_issued *record, const mz_collective *what)
 {
-    record->comm = comm;
     if (record->capacity < what->n_segments || !record->segments) {
         int capacity = what->n_segments > 16 ? what->n_segments : 16;
         mz_segment *segments = mz_realloc(record->segments, 3 * (size_t)capacity * sizeof *segments);
@@ -94,8 +96,6 @@ static mz_status fill_record(mz_issued *record, mz_comm *comm, const mz_collecti
                               .signature = signature_of(what)};
     return MZ_OK;
 }
-
-/* ---- running ---- */
 
 void mz_comm_run_alone(const mz_collective *what)
 {
@@ -228,9 +228,8 @@ mz_status mz_comm_issue(mz_comm *comm, const mz_collective *what, mz_stream *str
     mz_issued *record = take_record(comm);
     if (!record)
         return MZ_ERR_MEMORY;
-    mz_status status = fill_record(record, comm, what);
+    mz_status status = fill_record(record, what);
     if (status) {
-        record->comm = comm;
         give_record_back(record);
         return status;
     }

@@ -47,9 +47,9 @@ struct mz_comm {
 
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t turn_changed;
-    uint64_t turn; /* number of the collective that may run */
-    mz_issued *spares;
-    mz_status failed; /* the first failure, which all later collectives return */
+    uint64_t turn;               /* number of the collective that may run */
+    mz_issued *spares, *records; /* free for use; all, since one whose stream has failed never comes back */
+    mz_status failed;            /* the first failure, which all later collectives return */
     char failed_message[1024];
     mz_comm_stats stats;
 };
@@ -58,6 +58,6 @@ struct mz_comm {
 mz_status mz_comm_issue(mz_comm *comm, const mz_collective *collective, mz_stream *stream);
 /* What one rank alone has to do, on host memory. */
 void mz_comm_run_alone(const mz_collective *collective);
-void mz_comm_free_spares(mz_comm *comm);
+void mz_comm_free_records(mz_comm *comm);
 
 #endif

@@ -3,8 +3,9 @@ libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.
 	src/comm/launch.h src/comm/launch.c src/comm/world.c src/comm/agree.c src/comm/sum.h src/comm/sum.c \
 	src/comm/cursor.h src/comm/cursor.c src/comm/shm_segment.h src/comm/shm_segment.c src/comm/shm_sync.h \
 	src/comm/shm_sync.c src/comm/shm_direct.h src/comm/shm_direct.c src/comm/shm.c src/comm/mpi_wire.c \
-	src/comm/layout.h src/comm/layout.c src/comm/hier.h src/comm/hier.c src/comm/all_reduce.h \
-	src/comm/all_reduce.c src/comm/issue.h src/comm/issue.c src/comm/comm.c
+	src/comm/layout.h src/comm/layout.c src/comm/hier.h src/comm/hier.c src/comm/hier_collectives.c \
+	src/comm/voyage.h src/comm/voyage.c src/comm/all_reduce.h src/comm/all_reduce.c src/comm/issue.h \
+	src/comm/issue.c src/comm/collectives.c src/comm/comm.c
 
 # Tests
 EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh

@@ -1,0 +1,179 @@
+/* All-gather, reduce-scatter and broadcast over both levels. */
+#include <string.h>
+
+#include "comm/sum.h"
+#include "comm/voyage.h"
+
+static mz_status gather_depart(const mz_voyage *v, mz_flight *f)
+{
+    mz_hier *hier = v->hier;
+    const mz_layout *layout = hier->layout;
+    size_t bytes = (size_t)f->piece.count * v->element;
+    char *own = mz_piece_recv(&f->piece, layout->rank, v->element);
+    const char *given = mz_piece_send(&f->piece, 0, v->element);
+    if (own != given)
+        memcpy(own, given, bytes);
+    mz_status status = MZ_OK;
+    for (int k = 1; k < layout->n_nodes && !status; k++) {
+        int from = mz_rail_rank(hier, (layout->node + layout->n_nodes - k) % layout->n_nodes);
+        int to = mz_rail_rank(hier, (layout->node + k) % layout->n_nodes);
+        status = mz_flight_recv(hier, v->op, f, from, mz_piece_recv(&f->piece, from, v->element), bytes);
+        if (!status)
+            status = mz_flight_send(hier, v->op, f, to, own, bytes);
+    }
+    return status;
+}
+
+static mz_status gather_arrive(const mz_voyage *v, mz_flight *f)
+{
+    mz_hier *hier = v->hier;
+    const mz_layout *layout = hier->layout;
+    if (!hier->node)
+        return MZ_OK;
+    for (int m = 0; m < layout->n_nodes; m++)
+        hier->node_segments[m] = (mz_segment){.send = mz_piece_recv(&f->piece, mz_rail_rank(hier, m), v->element),
+                                              .recv = mz_piece_recv(&f->piece, layout->first[m], v->element),
+                                              .count = f->piece.count,
+                                              .stride = f->piece.segment->stride * layout->step};
+    return hier->node->ops->all_gather(hier->node, v->op, hier->node_segments, layout->n_nodes, v->dtype, NULL);
+}
+
+mz_status mz_hier_all_gather(mz_hier *hier, const mz_op_info *op, const mz_segment *segments, int n, mz_dtype dtype)
+{
+    if (!hier->wire)
+        return hier->node->ops->all_gather(hier->node, op, segments, n, dtype, NULL);
+    if (!mz_segments_count(segments, n))
+        return mz_hier_barrier(hier, op); /* without elements all still meet */
+    const mz_voyage v = {.hier = hier,
+                         .op = op,
+                         .element = mz_dtype_size(dtype),
+                         .dtype = dtype,
+                         .depart = gather_depart,
+                         .arrive = gather_arrive};
+    return mz_voyage_run(&v, segments, n);
+}
+
+static mz_status scatter_depart(const mz_voyage *v, mz_flight *f)
+{
+    mz_hier *hier = v->hier;
+    const mz_layout *layout = hier->layout;
+    size_t bytes = (size_t)f->piece.count * v->element;
+    mz_status status = MZ_OK;
+    if (hier->node) {
+        for (int m = 0; m < layout->n_nodes; m++)
+            hier->node_segments[m] = (mz_segment){.send = mz_piece_send(&f->piece, layout->first[m], v->element),
+                                                  .recv = f->partial + (size_t)m * hier->piece_bytes,
+                                                  .count = f->piece.count,
+                                                  .stride = f->piece.segment->stride * layout->step};
+        status = hier->node->ops->reduce_scatter(hier->node, v->op, hier->node_segments, layout->n_nodes, v->dtype,
+                                                 v->dtype, v->scale, false, NULL);
+    }
+    for (int k = 1; k < layout->n_nodes && !status; k++) {
+        int m_from = (layout->node + layout->n_nodes - k) % layout->n_nodes,
+            m_to = (layout->node + k) % layout->n_nodes;
+        int from = mz_rail_rank(hier, m_from), to = mz_rail_rank(hier, m_to);
+        const char *out =
+            hier->node ? f->partial + (size_t)m_to * hier->piece_bytes : mz_piece_send(&f->piece, to, v->element);
+        status = mz_flight_recv(hier, v->op, f, from, f->inbox + (size_t)m_from * hier->piece_bytes, bytes);
+        if (!status)
+            status = mz_flight_send(hier, v->op, f, to, out, bytes);
+    }
+    return status;
+}
+
+static mz_status scatter_arrive(const mz_voyage *v, mz_flight *f)
+{
+    mz_hier *hier = v->hier;
+    const mz_layout *layout = hier->layout;
+    for (int m = 0; m < layout->n_nodes; m++)
+        hier->sources[m] = f->inbox + (size_t)m * hier->piece_bytes;
+    hier->sources[layout->node] = hier->node ? (const void *)(f->partial + (size_t)layout->node * hier->piece_bytes)
+                                             : mz_piece_send(&f->piece, layout->rank, v->element);
+    /* With a node stage the partial sums are scaled already, which keeps them in range of 16 bits. */
+    mz_comm_sum(mz_piece_recv(&f->piece, 0, mz_dtype_size(v->recv_dtype)), v->recv_dtype, hier->sources,
+                layout->n_nodes, v->dtype, f->piece.count, hier->node ? 1.0f : v->scale, v->accumulate);
+    return MZ_OK;
+}
+
+mz_status mz_hier_reduce_scatter(mz_hier *hier, const mz_op_info *op, const mz_segment *segments, int n,
+                                 mz_dtype dtype, mz_dtype recv_dtype, float scale, bool accumulate)
+{
+    if (!hier->wire)
+        return hier->node->ops->reduce_scatter(hier->node, op, segments, n, dtype, recv_dtype, scale, accumulate,
+                                               NULL);
+    if (!mz_segments_count(segments, n))
+        return mz_hier_barrier(hier, op); /* without elements all still meet */
+    const mz_voyage v = {.hier = hier,
+                         .op = op,
+                         .element = mz_dtype_size(dtype),
+                         .dtype = dtype,
+                         .recv_dtype = recv_dtype,
+                         .scale = scale,
+                         .accumulate = accumulate,
+                         .depart = scatter_depart,
+                         .arrive = scatter_arrive};
+    return mz_voyage_run(&v, segments, n);
+}
+
+/* The root's rail carries everything, then each node spreads it. */
+static mz_status broadcast_depart(const mz_voyage *v, mz_flight *f)
+{
+    mz_hier *hier = v->hier;
+    const mz_layout *layout = hier->layout;
+    size_t bytes = (size_t)f->piece.count * v->element;
+    mz_status status = MZ_OK;
+    if (layout->rank == v->root) {
+        for (int m = 0; m < layout->n_nodes && !status; m++)
+            if (m != layout->node)
+                status = mz_flight_send(hier, v->op, f, mz_rail_rank(hier, m),
+                                        mz_piece_send(&f->piece, 0, v->element), bytes);
+    } else {
+        for (int m = 0; m < layout->n_nodes && !status; m++)
+            if (mz_rail_rank(hier, m) == v->root)
+                status = mz_flight_recv(hier, v->op, f, v->root, mz_piece_recv(&f->piece, 0, v->element), bytes);
+    }
+    return status;
+}
+
+static int local_of(const mz_layout *layout, int rank)
+{
+    for (int m = 0; m < layout->n_nodes; m++)
+        for (int l = 0; l < layout->per_node; l++)
+            if (mz_layout_rank(layout, m, l) == rank)
+                return l;
+    return 0;
+}
+
+static mz_status broadcast_arrive(const mz_voyage *v, mz_flight *f)
+{
+    mz_hier *hier = v->hier;
+    const mz_layout *layout = hier->layout;
+    bool is_root = layout->rank == v->root;
+    char *to = mz_piece_recv(&f->piece, 0, v->element);
+    const char *from = is_root ? mz_piece_send(&f->piece, 0, v->element) : to;
+    if (hier->node) {
+        const mz_segment segment = {from, to, f->piece.count, f->piece.count};
+        return hier->node->ops->broadcast(hier->node, v->op, &segment, 1, v->dtype, local_of(layout, v->root),
+                                          NULL);
+    }
+    if (is_root && to != from)
+        memcpy(to, from, (size_t)f->piece.count * v->element);
+    return MZ_OK;
+}
+
+mz_status mz_hier_broadcast(mz_hier *hier, const mz_op_info *op, const mz_segment *segments, int n, mz_dtype dtype,
+                            int root)
+{
+    if (!hier->wire)
+        return hier->node->ops->broadcast(hier->node, op, segments, n, dtype, root, NULL);
+    if (!mz_segments_count(segments, n))
+        return mz_hier_barrier(hier, op); /* without elements all still meet */
+    const mz_voyage v = {.hier = hier,
+                         .op = op,
+                         .element = mz_dtype_size(dtype),
+                         .dtype = dtype,
+                         .root = root,
+                         .depart = broadcast_depart,
+                         .arrive = broadcast_arrive};
+    return mz_voyage_run(&v, segments, n);
+}
