@@ -240,7 +240,8 @@ mz_status mz_engine_backward(mz_engine *engine)
     return st;
 }
 
-/* The host's view of the step: the global loss and how many tokens went into it. */
+/* The host's view of the step: the global loss, how many tokens went into it, and whether a rank wants to stop. It
+ * comes before the update, so that the gathers which the update leaves running hide behind the next forward. */
 static mz_status gather_loss(mz_engine *engine, mz_step_info *info)
 {
     const mz_device_ops *ops = engine->device->ops;
@@ -249,11 +250,12 @@ static mz_status gather_loss(mz_engine *engine, mz_step_info *info)
         st = ops->stream_sync(engine->compute);
     if (st != MZ_OK)
         return st;
-    double sums[2] = {*engine->loss_host, (double)engine->tokens};
+    double sums[3] = {*engine->loss_host, (double)engine->tokens, engine->stop_vote};
     if (engine->comm)
-        st = mz_all_reduce_host(engine->comm, sums, 2, false, "loss of the step");
+        st = mz_all_reduce_host(engine->comm, sums, 3, false, "loss of the step");
     info->loss = sums[0];
     info->tokens = (int64_t)sums[1];
+    engine->stop_agreed = sums[2] > 0;
     return st;
 }
 
@@ -271,9 +273,9 @@ mz_status mz_engine_step(mz_engine *engine, mz_step_info *out)
     mz_schedule_at(&engine->config.scheduler, engine->config.optimizer.lr, step.step - 1, &step.lr, &step.beta1);
     if (engine->writer)
         mz_writer_settle(engine->writer); /* a checkpoint's snapshot is of the state before this update */
-    st = mz_zero_update(engine->zero, &step);
+    st = gather_loss(engine, &info);
     if (st == MZ_OK)
-        st = gather_loss(engine, &info);
+        st = mz_zero_update(engine->zero, &step);
     if (st != MZ_OK)
         goto out;
 

@@ -56,6 +56,8 @@ struct mz_engine {
     float *loss_host;               /* pinned */
     bool inference;
     bool needs_backward;
+    bool stop_vote;   /* the training loop's: this rank was asked to stop */
+    bool stop_agreed; /* at the last step some rank was */
     bool recompute_cheap; /* the tape's option: taken when a step does not fit otherwise */
 
     int64_t steps;   /* optimiser steps done, skipped ones included */

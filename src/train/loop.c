@@ -57,6 +57,7 @@ static mz_status train_step(run *r, mz_metrics *metrics)
         st = mz_engine_forward(r->engine, &r->tokens.batch);
         if (st == MZ_OK)
             st = mz_engine_backward(r->engine);
+        r->engine->stop_vote = mz_signals_pending() != 0;
         if (st == MZ_OK)
             st = mz_engine_step(r->engine, &info);
     }
@@ -126,24 +127,14 @@ static mz_status save(run *r, bool asynchronous)
     return st;
 }
 
-/* Has any rank been asked to stop? All ranks hear it at the same step. */
-static mz_status stop_requested(run *r, bool *stop)
-{
-    double signal = mz_signals_pending() != 0;
-    mz_status st = MZ_OK;
-    if (r->engine->comm)
-        st = mz_all_reduce_host(r->engine->comm, &signal, 1, true, "signal at the step boundary");
-    *stop = signal > 0;
-    return st;
-}
-
 static mz_status after_step(run *r, const mz_metrics *metrics, bool *stop)
 {
+    *stop = r->engine->stop_agreed; /* all ranks hear of a signal at the same step */
     mz_trackers_put(r->trackers, metrics);
     mz_progress_step(&r->progress, metrics);
     bool last = metrics->step == r->setup.max_steps;
-    mz_status st = stop_requested(r, stop);
-    if (st == MZ_OK && !*stop && r->setup.validation &&
+    mz_status st = MZ_OK;
+    if (!*stop && r->setup.validation &&
         (last || (r->eval_steps > 0 && metrics->step % r->eval_steps == 0)))
         st = evaluate(r, metrics);
     if (st == MZ_OK && (*stop || last || (r->save_steps > 0 && metrics->step % r->save_steps == 0)))
