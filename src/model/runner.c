@@ -256,10 +256,20 @@ static mz_status forward_unit(mz_runner *runner, mz_tape *tape, const mz_run *ru
     return hook(runner, runner->hooks.after, u, MZ_PHASE_FORWARD);
 }
 
+/* Every input has the samples in front. */
+static int64_t count_samples(const mz_run *run)
+{
+    for (int i = 0; i < MZ_N_INPUTS; i++)
+        if (run->inputs[i] && run->inputs[i]->n_dims > 0)
+            return run->inputs[i]->shape[0];
+    return 0;
+}
+
 mz_status mz_runner_forward(mz_runner *runner, mz_tape *tape, const mz_run *run, mz_tensor **result)
 {
     mz_tensor *state[MZ_STATE_MAX] = {NULL};
     mz_status status = MZ_OK;
+    mz_tape_set_samples(tape, count_samples(run));
     if (run->training) {
         runner->run = *run;
         runner->pending = true;

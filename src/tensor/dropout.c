@@ -46,6 +46,14 @@ static mz_status dropout_backward(mz_tape *tape, mz_node *node)
     return status;
 }
 
+static int64_t sample_elements(const mz_tape *tape, const mz_tensor *x)
+{
+    int64_t samples = tape->n_samples;
+    if (samples < 1 || x->numel % samples != 0)
+        samples = x->n_dims > 0 ? x->shape[0] : 1;
+    return samples > 0 ? x->numel / samples : 0;
+}
+
 mz_status mz_dropout_op(mz_tape *tape, mz_tensor *x, float p, mz_tensor *residual, mz_tensor **out)
 {
     mz_dropout dropout;
@@ -57,8 +65,7 @@ mz_status mz_dropout_op(mz_tape *tape, mz_tensor *x, float p, mz_tensor *residua
         status = mz_fail(MZ_ERR_ARGUMENT, "dropout: expected a probability in [0, 1), found %g", (double)p);
     if (status != MZ_OK)
         return status;
-    int64_t samples = x->n_dims > 0 ? x->shape[0] : 1;
-    mz_tape_dropout(tape, p, samples > 0 ? x->numel / samples : 0, &dropout);
+    mz_tape_dropout(tape, p, sample_elements(tape, x), &dropout);
     if (dropout.p == 0.0f) {
         if (residual)
             return mz_add(tape, x, residual, out);

@@ -12,6 +12,7 @@ check_PROGRAMS += $(tensor_tests)
 TESTS += $(tensor_tests)
 tests_tensor_test_errors_SOURCES = tests/tensor/test_errors.c tests/tensor/rig.c tests/tensor/rig.h
 tests_tensor_test_errors_LDADD = $(LDADD) $(CMOCKA_LIBS)
-tests_tensor_test_gradients_SOURCES = tests/tensor/test_gradients.c tests/tensor/rig.c tests/tensor/rig.h
+tests_tensor_test_gradients_SOURCES = tests/tensor/test_gradients.c tests/tensor/gradient_cases.c \
+	tests/tensor/gradient_cases.h tests/tensor/rig.c tests/tensor/rig.h
 tests_tensor_test_gradients_LDADD = $(LDADD) $(CMOCKA_LIBS)
 endif

@@ -49,7 +49,8 @@ struct mz_tape {
     uint32_t n_sites;    /* random operations since begin_unit */
     int unit_first_node; /* where the unit\'s nodes begin */
     bool deferring;
-    mz_node *nodes; /* a stack */
+    int64_t n_samples; /* of the micro-batch; 0: not known */
+    mz_node *nodes;    /* a stack */
     int n_nodes, node_capacity;
     mz_tensor *live;  /* all tensors whose struct is in use */
     mz_tensor *spare; /* structs to use again */

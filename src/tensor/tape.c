@@ -86,6 +86,11 @@ void mz_tape_begin_unit(mz_tape *tape, const char *unit_name)
     tape->unit_first_node = tape->n_nodes;
 }
 
+void mz_tape_set_samples(mz_tape *tape, int64_t n_samples)
+{
+    tape->n_samples = n_samples;
+}
+
 uint32_t mz_tape_next_site(mz_tape *tape)
 {
     return mz_rng_site(tape->unit, tape->n_sites++);

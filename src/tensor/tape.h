@@ -77,6 +77,10 @@ bool mz_tape_recording(const mz_tape *tape);
  * unit's last products, which no gradient needs, are never formed. */
 void mz_tape_set_deferring(mz_tape *tape, bool deferring);
 
+/* Samples of the micro-batch, so that dropout knows whose elements it draws for, also in a tensor that was
+ * reshaped. 0: a tensor's first dimension counts them. */
+void mz_tape_set_samples(mz_tape *tape, int64_t n_samples);
+
 /* Random sites are (name, operation's index since this call), so that recomputing a unit draws alike. The name is
  * borrowed until the next call. */
 void mz_tape_begin_unit(mz_tape *tape, const char *unit_name);

@@ -255,6 +255,73 @@ static void dropout_moves_on(void **state)
     small_close(&s);
 }
 
+/* A unit's dropout over [B * T, D]: rows, whose samples the tensor's shape does not show. */
+static mz_status rows_forward(const mz_unit_call *call)
+{
+    mz_tensor *rows, *y = NULL;
+    mz_status status = mz_reshape(call->tape, call->inputs[MZ_INPUT_FEATURES], 2, (const int64_t[]){-1, 3}, &rows);
+    if (status != MZ_OK)
+        return status;
+    status = mz_dropout_op(call->tape, rows, 0.5f, NULL, &y);
+    mz_tensor_release(rows);
+    call->state[0] = y;
+    return status;
+}
+
+/* Samples draw by their place in the global batch: two halves on two ranks are what the whole is on one. */
+static void halves_make_the_whole(void **state)
+{
+    (void)state;
+    enum { SAMPLES = 4, ELEMENTS = 15 };
+    rig r;
+    mz_model *model;
+    mz_runner *runner;
+    float x[SAMPLES][ELEMENTS], whole[SAMPLES][ELEMENTS];
+    rig_open(&r, "cpu", 0);
+    rig_ok(mz_model_create("rows", &model), "model");
+    rig_ok(mz_model_add_unit(model, &(mz_unit_spec){.name = "rows", .forward = rows_forward}), "unit");
+    rig_ok(mz_runner_create(model, MZ_F32, MZ_F32, &runner), "runner");
+    rig_fill(x[0], SAMPLES * ELEMENTS, 5, 1.0f);
+    for (int part = 0; part < 3; part++) { /* the whole, the first half, the second */
+        int first = part == 2 ? SAMPLES / 2 : 0, n = part == 0 ? SAMPLES : SAMPLES / 2;
+        mz_run run = {.goal = MZ_GOAL_LOGITS, .training = true};
+        mz_tensor *y;
+        r.rng.first_sample = first;
+        rig_ok(mz_tensor_borrow(r.tape, MZ_F32, 3, (const int64_t[]){n, 5, 3}, x[first],
+                                &run.inputs[MZ_INPUT_FEATURES]),
+               "input");
+        rig_ok(mz_runner_forward(runner, r.tape, &run, &y), "forward");
+        size_t bytes = (size_t)n * ELEMENTS * sizeof(float);
+        if (part == 0)
+            memcpy(whole, mz_tensor_data(y), bytes);
+        else
+            assert_memory_equal(mz_tensor_data(y), whole[first], bytes);
+        mz_tape_reset(r.tape);
+    }
+    mz_runner_destroy(runner);
+    mz_model_destroy(model);
+    rig_close(&r);
+}
+
+/* Once a step has run, another one asks neither the host nor the device for memory. */
+static void steady_state(void **state)
+{
+    (void)state;
+    for (int every = 0; every <= 1; every++) {
+        small s;
+        float loss;
+        small_open(&s);
+        mz_runner_set_checkpointing(s.runner, every);
+        rig_ok(step(&s, &loss), "step");
+        mz_tape_reset(s.r.tape);
+        assert_true(mz_memory_fail_at(0) > 0);
+        rig_ok(step(&s, &loss), "step");
+        mz_tape_reset(s.r.tape);
+        assert_int_equal(mz_memory_fail_at(0), 0);
+        small_close(&s);
+    }
+}
+
 /* ---- generation ---- */
 
 static mz_tensor *logits_of(small *s, const int32_t *tokens, int64_t n, int64_t row, mz_kv_cache *cache, bool last)
@@ -366,7 +433,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hooks_in_order),   cmocka_unit_test(params_only_between_hooks),
         cmocka_unit_test(failing_hook),     cmocka_unit_test(recomputed_is_the_same),
-        cmocka_unit_test(dropout_moves_on), cmocka_unit_test(cache_agrees),
+        cmocka_unit_test(dropout_moves_on), cmocka_unit_test(halves_make_the_whole),
+        cmocka_unit_test(steady_state),     cmocka_unit_test(cache_agrees),
         cmocka_unit_test(missing_inputs),   cmocka_unit_test(memory_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
