@@ -7,9 +7,11 @@ libmpizero_a_SOURCES += src/tensor/tape.h src/tensor/node.h src/tensor/slab.h sr
 
 # Tests
 if HAVE_CMOCKA
-tensor_tests = tests/tensor/test_errors tests/tensor/test_gradients
+tensor_tests = tests/tensor/test_cache tests/tensor/test_errors tests/tensor/test_gradients
 check_PROGRAMS += $(tensor_tests)
 TESTS += $(tensor_tests)
+tests_tensor_test_cache_SOURCES = tests/tensor/test_cache.c tests/tensor/rig.c tests/tensor/rig.h
+tests_tensor_test_cache_LDADD = $(LDADD) $(CMOCKA_LIBS)
 tests_tensor_test_errors_SOURCES = tests/tensor/test_errors.c tests/tensor/rig.c tests/tensor/rig.h
 tests_tensor_test_errors_LDADD = $(LDADD) $(CMOCKA_LIBS)
 tests_tensor_test_gradients_SOURCES = tests/tensor/test_gradients.c tests/tensor/gradient_cases.c \
