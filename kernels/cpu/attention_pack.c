@@ -21,14 +21,18 @@ MZ_INLINE void columns(const mz_view *x, mz_dtype dtype, int64_t first, int64_t 
 {
     for (int64_t t = 0; t < n; t += VF_N)
         for (int64_t d = 0; d < head_size; d += VF_N) {
+            const int64_t rows_left = head_size - d; /* of out */
+            float *to = out + d * ld + t;
             vf v[VF_N];
-            for (int64_t r = 0; r < VF_N; r++)
-                v[r] = t + r < n ? scale * mz_load_n(x->data, dtype, x->base + (first + t + r) * x->token + d,
-                                                     head_size - d)
-                                 : vf_set1(0.0f);
-            vf_transpose(v);
-            for (int64_t r = 0; r < VF_N && d + r < head_size; r++)
-                vf_store(out + (d + r) * ld + t, v[r]);
+            mz_load_transposed(x->data, dtype, x->base + (first + t) * x->token + d, x->token, n - t, rows_left, v);
+            if (rows_left >= VF_N) {
+#pragma GCC unroll 16
+                for (int r = 0; r < VF_N; r++)
+                    vf_store(to + r * ld, v[r] * scale);
+            } else {
+                for (int r = 0; r < rows_left; r++)
+                    vf_store(to + r * ld, v[r] * scale);
+            }
         }
 }
 
@@ -43,13 +47,17 @@ MZ_INLINE void put(const float *x, int64_t n, int64_t head_size, const float *sc
 {
     for (int64_t t = 0; t < n; t += VF_N)
         for (int64_t d = 0; d < head_size; d += VF_N) {
-            const vf factor = vf_load(scale + t);
+            const int64_t at = base + t * token + d, left = head_size - d;
             vf v[VF_N];
-            for (int64_t r = 0; r < VF_N; r++)
-                v[r] = d + r < head_size ? factor * vf_load(x + (d + r) * MZ_QB + t) : factor;
-            vf_transpose(v);
-            for (int64_t r = 0; r < VF_N && t + r < n; r++)
-                mz_store_n(y, dtype, base + (t + r) * token + d, v[r], head_size - d);
+            mz_load_transposed(x, MZ_F32, d * MZ_QB + t, MZ_QB, left, VF_N, v);
+            if (n - t >= VF_N && left >= VF_N) {
+#pragma GCC unroll 16
+                for (int r = 0; r < VF_N; r++)
+                    mz_store(y, dtype, at + r * token, v[r] * scale[t + r]);
+            } else {
+                for (int64_t r = 0; r < VF_N && t + r < n; r++)
+                    mz_store_n(y, dtype, at + r * token, v[r] * scale[t + r], left);
+            }
         }
 }
 

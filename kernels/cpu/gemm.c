@@ -114,7 +114,7 @@ static void compute_tile(const mz_gemm *g, int64_t i, int64_t j, int mr, int64_t
         prefetch_tile(g->c, args->dtype_c, i * args->ldc + j, args->ldc, mr, n);
     if (g->last && args->epilogue == MZ_EPI_DACT)
         prefetch_tile(args->aux, args->dtype, i * args->n + j, args->n, mr, n);
-    const mz_micro_fn micro = MZ_CPU(micro_panel)[mr][nv];
+    const mz_micro_fn micro = args->trans_a ? MZ_CPU(micro_panel)[mr][nv] : MZ_CPU(micro_block)[mr][nv];
     if (sink == tile || n == nv * VF_N) {
         micro(g->k, a, MZ_MR, b, b_k, init, sink, ld);
     } else {
@@ -272,7 +272,7 @@ static int64_t plan(const mz_matmul_args *a, int n_threads, mz_gemm *g)
     if (g->sink == MZ_SINK_PARTIAL)
         g->nc = ceil_div(g->nc, MZ_NR) * MZ_NR;
 
-    g->a_panel = MZ_MR * g->kc + PANEL_GAP;
+    g->a_panel = MZ_MR * (g->kc + VF_N) + PANEL_GAP; /* kc, rounded up to whole blocks */
     g->b_panel = MZ_NR * g->kc + PANEL_GAP;
     g->packed_a_size = g->mc / MZ_MR * g->a_panel;
     int64_t size = g->packed_a_size * n_threads;

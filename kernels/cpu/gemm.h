@@ -33,7 +33,8 @@ typedef struct mz_gemm {
     bool first, last; /* of the blocks of k */
 } mz_gemm;
 
-/* Packs rows i0..i0+m of alpha * op(A) for the block's k, MZ_MR rows to a panel: element [p][i]. */
+/* Packs rows i0..i0+m of alpha * op(A) for the block's k, MZ_MR rows to a panel, in the micro-kernel's panel form
+ * when A is transposed and in its block form when not. */
 void MZ_CPU(pack_a)(const mz_gemm *g, int64_t i0, int64_t m, float *out);
 
 /* Packs columns j..j+n of op(B) for the block's k, MZ_NR to a panel: element [p][j], row stride MZ_NR, filled up

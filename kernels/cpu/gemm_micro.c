@@ -4,13 +4,19 @@
     static void panel_##mr##_##nv(int64_t k, const float *a, int64_t a_k, const float *b, int64_t b_k,             \
                                   const float *init, float *c, int64_t ldc)                                        \
     {                                                                                                              \
-        mz_micro(mr, nv, k, a, 1, a_k, b, b_k, init, c, ldc);                                                      \
+        mz_micro(mr, nv, k, a, 1, a_k, false, b, b_k, init, c, ldc);                                               \
+    }                                                                                                              \
+    static void block_##mr##_##nv(int64_t k, const float *a, int64_t a_k, const float *b, int64_t b_k,             \
+                                  const float *init, float *c, int64_t ldc)                                        \
+    {                                                                                                              \
+        (void)a_k;                                                                                                 \
+        mz_micro(mr, nv, k, a, VF_N, 1, true, b, b_k, init, c, ldc);                                               \
     }                                                                                                              \
     static void strip_##mr##_##nv(int64_t k, const float *a, int64_t a_k, const float *b, int64_t b_k,             \
                                   const float *init, float *c, int64_t ldc)                                        \
     {                                                                                                              \
         (void)a_k;                                                                                                 \
-        mz_micro(mr, nv, k, a, MZ_NR, 1, b, b_k, init, c, ldc);                                                    \
+        mz_micro(mr, nv, k, a, MZ_NR, 1, false, b, b_k, init, c, ldc);                                             \
     }
 
 #define ROWS_TO_4(X) X(1, 1) X(1, 2) X(2, 1) X(2, 2) X(3, 1) X(3, 2) X(4, 1) X(4, 2)
@@ -30,7 +36,9 @@
 ALL_TILES(DEFINE)
 
 #define PANEL(mr, nv) [mr][nv] = panel_##mr##_##nv,
+#define BLOCK(mr, nv) [mr][nv] = block_##mr##_##nv,
 #define STRIP(mr, nv) [mr][nv] = strip_##mr##_##nv,
 
 const mz_micro_fn MZ_CPU(micro_panel)[MZ_MR + 1][MZ_NV + 1] = {ALL_TILES(PANEL)};
+const mz_micro_fn MZ_CPU(micro_block)[MZ_MR + 1][MZ_NV + 1] = {ALL_TILES(BLOCK)};
 const mz_micro_fn MZ_CPU(micro_strip)[MZ_MR + 1][MZ_NV + 1] = {ALL_TILES(STRIP)};

@@ -19,13 +19,33 @@
 #define MZ_NR (MZ_NV * VF_N)
 
 /* C[i][j] = init[j] + sum over p < k of A[i][p] B[p][j] for i < mr, j < nv * VF_N; with init NULL it adds to
- * what C holds. Row p of B lies at b + p * b_k. A[i][p] lies at a + i + p * a_k ("panel" form) or at
- * a + i * MZ_NR + p ("strip" form, where a_k is not used). */
+ * what C holds. Row p of B lies at b + p * b_k. A has one of three forms:
+ *     panel: A[i][p] at a + i + p * a_k, what packing makes of an A stored by columns;
+ *     block: A[i][p] at a + (p / VF_N * MZ_MR + i) * VF_N + p % VF_N, what it makes of an A stored by rows;
+ *     strip: A[i][p] at a + i * MZ_NR + p, a transposed B of another product (attention); a_k is not used. */
 typedef void (*mz_micro_fn)(int64_t k, const float *a, int64_t a_k, const float *b, int64_t b_k, const float *init,
                             float *c, int64_t ldc);
 
+/* The product's term of one p, added to the accumulators. */
+MZ_INLINE void mz_micro_step(int mr, int nv, const float *a, int64_t a_row, const float *b, vf acc[MZ_MR][MZ_NV])
+{
+    vf row[MZ_NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < nv; j++)
+        row[j] = vf_load(b + j * VF_N);
+#pragma GCC unroll 16
+    for (int i = 0; i < mr; i++) {
+        const vf x = vf_set1(a[i * a_row]);
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++)
+            acc[i][j] = vf_fma(x, row[j], acc[i][j]);
+    }
+}
+
+/* a_row: distance of A's rows. blocked: whether the form is "block", else A's columns are a_k apart. */
 MZ_INLINE void mz_micro(int mr, int nv, int64_t k, const float *restrict a, int64_t a_row, int64_t a_k,
-                        const float *restrict b, int64_t b_k, const float *init, float *restrict c, int64_t ldc)
+                        bool blocked, const float *restrict b, int64_t b_k, const float *init, float *restrict c,
+                        int64_t ldc)
 {
     vf acc[MZ_MR][MZ_NV];
 #pragma GCC unroll 16
@@ -35,21 +55,14 @@ MZ_INLINE void mz_micro(int mr, int nv, int64_t k, const float *restrict a, int6
         for (int j = 0; j < nv; j++)
             acc[i][j] = vf_load(from + j * VF_N);
     }
-    for (int64_t p = 0; p < k; p++) {
-        vf row[MZ_NV];
+    for (; blocked && k >= VF_N; k -= VF_N) {
 #pragma GCC unroll 4
-        for (int j = 0; j < nv; j++)
-            row[j] = vf_load(b + j * VF_N);
-#pragma GCC unroll 16
-        for (int i = 0; i < mr; i++) {
-            const vf x = vf_set1(a[i * a_row]);
-#pragma GCC unroll 4
-            for (int j = 0; j < nv; j++)
-                acc[i][j] = vf_fma(x, row[j], acc[i][j]);
-        }
-        a += a_k;
-        b += b_k;
+        for (int p = 0; p < VF_N; p++, b += b_k)
+            mz_micro_step(mr, nv, a + p, a_row, b, acc);
+        a += MZ_MR * VF_N;
     }
+    for (int64_t p = 0; p < k; p++, b += b_k, a += blocked ? 1 : a_k)
+        mz_micro_step(mr, nv, a, a_row, b, acc);
 #pragma GCC unroll 16
     for (int i = 0; i < mr; i++)
 #pragma GCC unroll 4
@@ -59,6 +72,7 @@ MZ_INLINE void mz_micro(int mr, int nv, int64_t k, const float *restrict a, int6
 
 /* [rows][vectors]; rows 1..MZ_MR, vectors 1..MZ_NV. */
 extern const mz_micro_fn MZ_CPU(micro_panel)[MZ_MR + 1][MZ_NV + 1];
+extern const mz_micro_fn MZ_CPU(micro_block)[MZ_MR + 1][MZ_NV + 1];
 extern const mz_micro_fn MZ_CPU(micro_strip)[MZ_MR + 1][MZ_NV + 1];
 
 /* A whole product by micro-kernels: C[m][n] = A B (add: += ), n a multiple of VF_N, with A in panel form over

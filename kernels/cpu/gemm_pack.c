@@ -3,48 +3,18 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/storage.h"
 
-/* Loads a square whose row r is VF_N consecutive elements from x[r * ld]; rows and columns beyond n_rows and
- * n_cols are 0. Transposes it. */
-MZ_INLINE void load_transposed(const void *x, mz_dtype dtype, int64_t at, int64_t ld, int64_t n_rows,
-                               int64_t n_cols, vf v[VF_N])
-{
-    if (n_rows >= VF_N && n_cols >= VF_N) {
-#pragma GCC unroll 16
-        for (int r = 0; r < VF_N; r++)
-            v[r] = mz_load(x, dtype, at + r * ld);
-    } else {
-#pragma GCC unroll 16
-        for (int r = 0; r < VF_N; r++)
-            v[r] = r < n_rows ? mz_load_n(x, dtype, at + r * ld, n_cols) : vf_set1(0.0f);
-    }
-    vf_transpose(v);
-}
-
-/* A is stored [m][k]: panel rows are k apart from each other. */
+/* A is stored [m][k]: rows are copied in pieces of VF_N, into the micro-kernel's block form. */
 MZ_INLINE void pack_a_rows(const mz_gemm *g, int64_t i0, int64_t m, mz_dtype dtype, float *out)
 {
-    const int64_t ld = g->args->lda;
-    for (int64_t i = 0; i < m; i += MZ_MR) {
-        const int64_t rows = m - i < MZ_MR ? m - i : MZ_MR;
-        for (int64_t p = 0; p < g->k; p += VF_N) {
-            const int64_t left = g->k - p;
-            vf v[VF_N];
-            load_transposed(g->a, dtype, (i0 + i) * ld + g->p0 + p, ld, rows, left, v);
-            /* A store reaches into the next row of the panel, which is written after it. */
-            if (left >= VF_N) {
-#pragma GCC unroll 16
-                for (int q = 0; q < VF_N; q++)
-                    vf_store(out + (p + q) * MZ_MR, v[q] * g->args->alpha);
-            } else {
-                for (int q = 0; q < left; q++)
-                    vf_store(out + (p + q) * MZ_MR, v[q] * g->args->alpha);
-            }
-        }
-        out += g->a_panel;
+    for (int64_t i = 0; i < m; i++) {
+        const int64_t at = (i0 + i) * g->args->lda + g->p0;
+        float *to = out + i / MZ_MR * g->a_panel + i % MZ_MR * VF_N;
+        for (int64_t p = 0; p < g->k; p += VF_N, to += MZ_MR * VF_N)
+            vf_store(to, mz_load_n(g->a, dtype, at + p, g->k - p) * g->args->alpha);
     }
 }
 
-/* A is stored [k][m]: a row of the panel is a piece of a stored row. */
+/* A is stored [k][m]: a row of a panel is a piece of a stored row. */
 MZ_INLINE void pack_a_columns(const mz_gemm *g, int64_t i0, int64_t m, mz_dtype dtype, float *out)
 {
     const int64_t ld = g->args->lda;
@@ -92,7 +62,7 @@ MZ_INLINE void pack_b_columns(const mz_gemm *g, int64_t j, int64_t n, mz_dtype d
         for (int64_t p = 0; p < g->k; p += VF_N) {
             const int64_t left = g->k - p;
             vf v[VF_N];
-            load_transposed(g->b, dtype, (j + c) * ld + g->p0 + p, ld, n - c, left, v);
+            mz_load_transposed(g->b, dtype, (j + c) * ld + g->p0 + p, ld, n - c, left, v);
             if (left >= VF_N) {
 #pragma GCC unroll 16
                 for (int q = 0; q < VF_N; q++)

@@ -13,11 +13,13 @@ MZ_INLINE void mz_philox(const mz_dropout *d, vu c0, vu c1, vu out[4])
     uint32_t k0 = (uint32_t)state->seed, k1 = (uint32_t)(state->seed >> 32) ^ (uint32_t)(state->step >> 32);
     const vu m0 = vu_set1(0xD2511F53u), m1 = vu_set1(0xCD9E8D57u);
     for (int round = 0; round < 10; round++) {
-        const vu n0 = vu_mulhi(c2, m1) ^ c1 ^ k0, n2 = vu_mulhi(c0, m0) ^ c3 ^ k1;
-        c1 = c2 * m1;
-        c3 = c0 * m0;
-        c0 = n0;
-        c2 = n2;
+        vu low0, high0, low1, high1;
+        vu_mul_wide(c0, m0, &low0, &high0);
+        vu_mul_wide(c2, m1, &low1, &high1);
+        c0 = high1 ^ c1 ^ k0;
+        c1 = low1;
+        c2 = high0 ^ c3 ^ k1;
+        c3 = low0;
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }

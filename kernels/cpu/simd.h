@@ -8,7 +8,7 @@
  *     vf_sqrt vf_round (to nearest even) vf_to_vi vi_to_vf  vf_lt vf_le vu_lt ->
  * vm vf_select(m, a, b) = m ? a : b   vm_first(n): lanes below n   vm_count   vf_ldexp(x, n) vf_from_f16
  * vf_from_bf16 vf_to_f16 vf_to_bf16 and the _n forms, on VF_N uint16_t in memory vf_zip_low vf_zip_high: interleave
- * the lower (upper) halves of two vectors vu_mulhi: high 32 bits of the product */
+ * the lower (upper) halves of two vectors vu_mul_wide: both halves of the 64-bit products */
 #ifndef MZ_KERNELS_CPU_SIMD_H
 #define MZ_KERNELS_CPU_SIMD_H
 

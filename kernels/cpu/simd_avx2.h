@@ -104,11 +104,12 @@ MZ_INLINE vf vf_ldexp(vf x, vf n)
     return x * (vf)((half + 127) << 23) * (vf)((whole - half + 127) << 23);
 }
 
-MZ_INLINE vu vu_mulhi(vu a, vu b)
+MZ_INLINE void vu_mul_wide(vu a, vu b, vu *low, vu *high)
 {
     const __m256i even = _mm256_mul_epu32((__m256i)a, (__m256i)b);
     const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), _mm256_srli_epi64((__m256i)b, 32));
-    return (vu)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+    *low = (vu)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+    *high = (vu)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
 }
 
 /* a0 b0 a1 b1 ... of the lower and the upper halves. */

@@ -102,11 +102,12 @@ MZ_INLINE vf vf_ldexp(vf x, vf n)
     return (vf)_mm512_scalef_ps((__m512)x, (__m512)n);
 }
 
-MZ_INLINE vu vu_mulhi(vu a, vu b)
+MZ_INLINE void vu_mul_wide(vu a, vu b, vu *low, vu *high)
 {
     const __m512i even = _mm512_mul_epu32((__m512i)a, (__m512i)b);
     const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)a, 32), _mm512_srli_epi64((__m512i)b, 32));
-    return (vu)_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
+    *low = a * b;
+    *high = (vu)_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
 }
 
 /* a0 b0 a1 b1 ... of the lower and the upper halves. */

@@ -109,12 +109,11 @@ MZ_INLINE vf vf_ldexp(vf x, vf n)
     return x * (vf)((half + 127) << 23) * (vf)((whole - half + 127) << 23);
 }
 
-MZ_INLINE vu vu_mulhi(vu a, vu b)
+MZ_INLINE void vu_mul_wide(vu a, vu b, vu *low, vu *high)
 {
-    vu v;
+    *low = a * b;
     for (int i = 0; i < VF_N; i++)
-        v[i] = (uint32_t)((uint64_t)a[i] * b[i] >> 32);
-    return v;
+        (*high)[i] = (uint32_t)((uint64_t)a[i] * b[i] >> 32);
 }
 
 /* a0 b0 a1 b1 of the lower and the upper halves. */

@@ -79,4 +79,21 @@ MZ_INLINE void mz_store_n(void *p, mz_dtype dtype, int64_t i, vf v, int64_t n)
         vf_to_bf16_n((uint16_t *)p + i, v, n);
 }
 
+/* Loads a square whose row r is VF_N consecutive elements from x[r * ld]; rows and columns beyond n_rows and
+ * n_cols are 0. Transposes it. */
+MZ_INLINE void mz_load_transposed(const void *x, mz_dtype dtype, int64_t at, int64_t ld, int64_t n_rows,
+                                  int64_t n_cols, vf v[VF_N])
+{
+    if (n_rows >= VF_N && n_cols >= VF_N) {
+#pragma GCC unroll 16
+        for (int r = 0; r < VF_N; r++)
+            v[r] = mz_load(x, dtype, at + r * ld);
+    } else {
+#pragma GCC unroll 16
+        for (int r = 0; r < VF_N; r++)
+            v[r] = r < n_rows ? mz_load_n(x, dtype, at + r * ld, n_cols) : vf_set1(0.0f);
+    }
+    vf_transpose(v);
+}
+
 #endif

@@ -86,11 +86,28 @@ MZ_INLINE vf vf_normal_cdf(vf x, vf e)
     return vf_select(vf_lt(a, vf_set1(1.0f)), small, large);
 }
 
-/* The logistic form of GELU's tanh approximation: (1 + tanh w) / 2 = 1 / (1 + e^-2w). */
+/* 2^t to 1e-7; t is cut to -150..128. */
+MZ_INLINE vf vf_exp2(vf t)
+{
+    t = vf_min(vf_set1(128.0f), vf_max(vf_set1(-150.0f), t));
+    const vf n = vf_round(t), r = t - n;
+    vf p = vf_set1(0.00132647269f);
+    p = vf_fma(p, r, vf_set1(0.00967151266f));
+    p = vf_fma(p, r, vf_set1(0.0555073374f));
+    p = vf_fma(p, r, vf_set1(0.240222421f));
+    p = vf_fma(p, r, vf_set1(0.693146978f));
+    return vf_ldexp(vf_fma(p, r, vf_set1(1.0f)), n);
+}
+
+/* GELU's tanh approximation is x times (1 + tanh w) / 2 = 1 / (1 + e^-2w), w = sqrt(2 / pi) (x + 0.044715 x^3). */
+#define GELU_SLOPE (2.0f * 0.7978845608f) /* of 2 w at 0 */
+#define GELU_CUBE  (GELU_SLOPE * 0.044715f)
+
 MZ_INLINE vf vf_gelu_tanh_gate(vf x)
 {
-    const vf w2 = x * vf_fma(x * x, vf_set1(2.0f * 0.7978845608f * 0.044715f), vf_set1(2.0f * 0.7978845608f));
-    return vf_sigmoid(w2);
+    const float log2_e = 1.44269504f;
+    const vf t = x * vf_fma(x * x, vf_set1(-log2_e * GELU_CUBE), vf_set1(-log2_e * GELU_SLOPE));
+    return 1.0f / (1.0f + vf_exp2(t));
 }
 
 /* `kind` is a compile-time constant where these are inlined. */
@@ -119,7 +136,7 @@ MZ_INLINE vf vf_activation_slope(vf x, mz_activation kind)
     switch (kind) {
     case MZ_ACT_GELU_TANH: {
         const vf s = vf_gelu_tanh_gate(x);
-        const vf dw2 = vf_fma(x * x, vf_set1(6.0f * 0.7978845608f * 0.044715f), vf_set1(2.0f * 0.7978845608f));
+        const vf dw2 = vf_fma(x * x, vf_set1(3.0f * GELU_CUBE), vf_set1(GELU_SLOPE));
         return vf_fma(x * s * (1.0f - s), dw2, s);
     }
     case MZ_ACT_GELU_ERF: {
