@@ -224,13 +224,23 @@ static void run_jobs(mz_device *device, mz_comm *comm, mz_comm *other, int n_rou
     device->ops->stream_destroy(streams[2]);
 }
 
-static void run_cut(mz_device *device, int ranks_per_node, size_t chunk_bytes)
+/* How the ranks lie on the nodes: side by side, dealt out in turn, or without any order. */
+typedef enum placement { SIDE_BY_SIDE, IN_TURN, NO_ORDER } placement;
+
+static void place(mz_world *world, placement how)
+{
+    for (int r = 0; r < world->size && how != SIDE_BY_SIDE; r++)
+        world->node_of[r] = how == IN_TURN ? r % world->n_nodes : (r + 1) / 2 % 2;
+}
+
+static void run_cut(mz_device *device, int ranks_per_node, placement how, size_t chunk_bytes)
 {
     const mz_world_options options = {.ranks_per_node = ranks_per_node, .timeout_seconds = 60};
     mz_world *world = NULL;
     mz_comm *comm = NULL, *other = NULL;
     mz_comm_stats stats;
     REQUIRE(mz_world_create(&options, &world));
+    place(world, how);
     rank = world->rank;
     size = world->size;
     REQUIRE(mz_comm_create(world, device, 0, chunk_bytes, &comm));
@@ -253,9 +263,13 @@ int main(void)
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
     REQUIRE(mz_device_open("cpu", 0, 1, &device));
     for (int cut = n_ranks > 4 ? 2 : 1; cut <= n_ranks && cut <= 4; cut++) {
-        run_cut(device, cut, 4096);
+        run_cut(device, cut, SIDE_BY_SIDE, 4096);
         if (n_ranks <= 4)
-            run_cut(device, cut, 0);
+            run_cut(device, cut, SIDE_BY_SIDE, 0);
+    }
+    if (n_ranks >= 4) {
+        run_cut(device, 2, IN_TURN, 0);
+        run_cut(device, 2, NO_ORDER, 0);
     }
     mz_device_close(device);
     MPI_Finalize();
