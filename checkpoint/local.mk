@@ -44,6 +44,11 @@ check_PROGRAMS += tests/checkpoint/overlap.np2
 TESTS += tests/checkpoint/overlap.np2
 tests_checkpoint_overlap_np2_SOURCES = tests/checkpoint/overlap.c $(CKPT_SCRATCH)
 
+check_PROGRAMS += tests/checkpoint/save_or_check
+TESTS += tests/checkpoint/kill_ranks.sh
+EXTRA_DIST += tests/checkpoint/kill_ranks.sh
+tests_checkpoint_save_or_check_SOURCES = tests/checkpoint/save_or_check.c $(CKPT_SYNTHETIC)
+
 if HAVE_CMOCKA
 check_PROGRAMS += tests/checkpoint/test_safetensors
 TESTS += tests/checkpoint/test_safetensors

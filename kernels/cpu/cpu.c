@@ -2,6 +2,9 @@
 
 #include "kernels/cpu/cpu.h"
 
+#ifdef HAVE_X86_KERNELS
+#include <cpuid.h>
+#endif
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +16,13 @@ typedef struct instruction_set {
 } instruction_set;
 
 #ifdef HAVE_X86_KERNELS
+/* clang's __builtin_cpu_supports does not know F16C. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static bool has_avx512(void)
 {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -21,7 +31,7 @@ static bool has_avx512(void)
 
 static bool has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 #endif
 
