@@ -229,6 +229,8 @@ mz_status mz_checkpoint_select(mz_checkpoint *checkpoint, int file)
         status = mz_fail_errno(MZ_ERR_IO, "%s: cannot open", path);
     else
         checkpoint->open_file = file;
+    if (!status)
+        posix_fadvise(checkpoint->fd, 0, 0, POSIX_FADV_SEQUENTIAL); /* reads further ahead */
     mz_free(path);
     return status || checkpoint->frame_checked[file] ? status : check_frame(checkpoint, file);
 }

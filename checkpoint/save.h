@@ -9,7 +9,7 @@ typedef struct mz_save_job {
     int rank, size;
     const mz_shard *shards;
     int64_t n_shards;
-    const float *values; /* of all shards, one after another */
+    const float *values; /* of all shards, as mz_shard_file has them */
     double rate_bytes_per_second;
     const char *run_folder, *state;
     int64_t step;

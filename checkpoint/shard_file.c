@@ -30,7 +30,7 @@ static mz_status take_crcs(const mz_shard_file *file, mz_frame_run **runs, int64
     if (!list || !crc)
         return MZ_ERR_MEMORY;
     const float *values = file->values;
-    for (int64_t i = 0; i < file->n_shards; i++) {
+    for (int64_t i = 0; i < file->n_shards; values += mz_snapshot_room(file->shards[i].count), i++) {
         const mz_shard *shard = &file->shards[i];
         if (!shard->count)
             continue;
@@ -40,7 +40,6 @@ static mz_status take_crcs(const mz_shard_file *file, mz_frame_run **runs, int64
             const int64_t count = shard->count - done < block ? shard->count - done : block;
             *crc++ = mz_crc32c(0, values + done, (size_t)count * sizeof(float));
         }
-        values += shard->count;
     }
     *n_runs = n;
     return MZ_OK;
@@ -57,35 +56,80 @@ static void sleep_until(double when)
     }
 }
 
-static mz_status write_at(const char *path, int fd, const char *data, size_t bytes, int64_t at)
+/* 0, or the error's number. */
+static int put_bytes(int fd, const char *data, size_t bytes, int64_t at)
 {
     while (bytes) {
         const ssize_t done = pwrite(fd, data, bytes, (off_t)at);
         if (done < 0 && errno == EINTR)
             continue;
         if (done < 0)
-            return mz_fail_errno(MZ_ERR_IO, "%s: cannot write", path);
+            return errno;
         data += done;
         at += done;
         bytes -= (size_t)done;
     }
-    return MZ_OK;
+    return 0;
 }
 
-static mz_status write_data(const mz_shard_file *file, int fd, const mz_frame_run *runs, int64_t n_runs)
+static mz_status write_failed(const char *path, int error)
 {
-    const double start = mz_clock_seconds(), rate = file->rate_bytes_per_second;
-    double written = 0;
+    errno = error;
+    return mz_fail_errno(MZ_ERR_IO, "%s: cannot write", path);
+}
+
+static mz_status write_at(const char *path, int fd, const char *data, size_t bytes, int64_t at)
+{
+    const int error = put_bytes(fd, data, bytes, at);
+    return error ? write_failed(path, error) : MZ_OK;
+}
+
+/* The file while it is written. direct: past the system's cache, which saves a copy and leaves the cache to
+ * training; -1 where the file system cannot. */
+typedef struct output {
+    const char *path;
+    int fd, direct;
+    double start, rate, written;
+} output;
+
+enum { PAGE = 4096 };
+
+/* Writes whole pages directly as long as that works. *bytes: how many; 0 where it cannot be done at all. */
+static mz_status write_direct(output *out, const char *data, size_t *bytes, int64_t at)
+{
+    const bool aligned = (uintptr_t)data % PAGE == 0 && at % PAGE == 0;
+    const size_t whole = out->direct >= 0 && aligned ? *bytes / PAGE * PAGE : 0;
+    const int error = whole ? put_bytes(out->direct, data, whole, at) : 0;
+    *bytes = error ? 0 : whole;
+    if (error == EINVAL) { /* larger pages, or a write that ended early: from now on through the cache */
+        close(out->direct);
+        out->direct = -1;
+        return MZ_OK;
+    }
+    return error ? write_failed(out->path, error) : MZ_OK;
+}
+
+static mz_status write_piece(output *out, const char *data, size_t bytes, int64_t at)
+{
+    size_t done = bytes;
+    mz_status status = write_direct(out, data, &done, at);
+    if (!status && done < bytes)
+        status = write_at(out->path, out->fd, data + done, bytes - done, at + (int64_t)done);
+    out->written += (double)bytes;
+    if (out->rate > 0)
+        sleep_until(out->start + out->written / out->rate);
+    return status;
+}
+
+static mz_status write_data(output *out, const mz_frame_run *runs, int64_t n_runs)
+{
     mz_status status = MZ_OK;
     for (int64_t i = 0; i < n_runs && !status; i++) {
         const char *data = (const char *)runs[i].values;
         const size_t bytes = (size_t)runs[i].shard->count * sizeof(float);
         for (size_t done = 0; done < bytes && !status; done += piece_bytes) {
             const size_t n = bytes - done < piece_bytes ? bytes - done : piece_bytes;
-            status = write_at(file->path, fd, data + done, n, runs[i].position + (int64_t)done);
-            written += (double)n;
-            if (rate > 0)
-                sleep_until(start + written / rate);
+            status = write_piece(out, data + done, n, runs[i].position + (int64_t)done);
         }
     }
     return status;
@@ -188,17 +232,22 @@ static mz_status reserve(const char *path, int fd, int64_t bytes)
 static mz_status write_file(const mz_shard_file *file, const mz_sparse *memory, mz_frame_run *runs, int64_t n_runs,
                             uint32_t *frame_crc)
 {
-    const int fd = open(file->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0)
+    output out = {
+        .path = file->path, .rate = file->rate_bytes_per_second, .start = mz_clock_seconds(), .direct = -1};
+    out.fd = open(file->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (out.fd < 0)
         return mz_fail_errno(MZ_ERR_IO, "%s: cannot create", file->path);
-    mz_status status = reserve(file->path, fd, memory->bytes);
+    out.direct = open(file->path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+    mz_status status = reserve(file->path, out.fd, memory->bytes);
     if (!status)
-        status = write_frame(file->path, fd, memory, runs, n_runs, frame_crc);
+        status = write_data(&out, runs, n_runs);
     if (!status)
-        status = write_data(file, fd, runs, n_runs);
-    if (!status && fsync(fd))
+        status = write_frame(file->path, out.fd, memory, runs, n_runs, frame_crc);
+    if (!status && fsync(out.fd))
         status = mz_fail_errno(MZ_ERR_IO, "%s: cannot write to disk", file->path);
-    if (close(fd) && !status)
+    if (out.direct >= 0)
+        close(out.direct);
+    if (close(out.fd) && !status)
         status = mz_fail_errno(MZ_ERR_IO, "%s: cannot close", file->path);
     return status;
 }

@@ -6,11 +6,18 @@
 
 #include "zero/zero.h"
 
+/* Elements from one shard's values to the next one's in a snapshot: whole pages, so that a snapshot that begins at
+ * a page can go to the disk past the system's cache. */
+static inline int64_t mz_snapshot_room(int64_t count)
+{
+    return (count + 1023) / 1024 * 1024;
+}
+
 typedef struct mz_shard_file {
     const char *path, *name; /* where to write; how the manifest calls it */
     const mz_shard *shards;  /* their `data` are not used; those with count 0 are left out */
     int64_t n_shards;
-    const float *values; /* of all shards, one after another, in host memory */
+    const float *values; /* of all shards, in host memory; each takes mz_snapshot_room(count) elements */
     int64_t step;
     int rank, size;
     double rate_bytes_per_second; /* 0: unlimited */

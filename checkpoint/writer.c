@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "checkpoint/save.h"
+#include "checkpoint/shard_file.h"
 #include "comm/mpi_check.h"
 #include "core/clock.h"
 #include "core/error.h"
@@ -17,8 +18,9 @@ struct mz_writer {
     mz_stream *stream; /* of the snapshot's copies */
     MPI_Comm comm;     /* the thread's */
     mz_save_job job;   /* what the thread works on, or worked on last; strings owned */
-    float *snapshot;   /* pinned: the shards' values, one after another */
-    double blocked;    /* seconds of the last save; the caller's */
+    void *pinned;
+    float *snapshot; /* in it, from a page's begin: the shards' values */
+    double blocked;  /* seconds of the last save; the caller's */
 
     pthread_t thread;
     bool has_thread;
@@ -101,11 +103,11 @@ static mz_status take_result(mz_writer *writer)
 
 /* ---- life ---- */
 
-static int64_t count_elements(const mz_shard *shards, int64_t n_shards)
+static int64_t snapshot_elements(const mz_shard *shards, int64_t n_shards)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < n_shards; i++)
-        n += shards[i].count;
+        n += mz_snapshot_room(shards[i].count);
     return n;
 }
 
@@ -113,11 +115,12 @@ static mz_status build(mz_writer *writer)
 {
     const mz_device_ops *ops = writer->device->ops;
     const mz_save_job *job = &writer->job;
-    const size_t bytes = (size_t)count_elements(job->shards, job->n_shards) * sizeof(float);
-    mz_status status = ops->alloc_pinned(writer->device, bytes ? bytes : 1, (void **)&writer->snapshot);
+    const size_t page = 4096, bytes = (size_t)snapshot_elements(job->shards, job->n_shards) * sizeof(float);
+    mz_status status = ops->alloc_pinned(writer->device, bytes + page, &writer->pinned);
     if (status)
         return status;
-    memset(writer->snapshot, 0, bytes); /* the pages are there before the first save has to wait for them */
+    memset(writer->pinned, 0, bytes + page); /* the pages are there before the first save has to wait for them */
+    writer->snapshot = (float *)((char *)writer->pinned + (page - (uintptr_t)writer->pinned % page) % page);
     status = ops->stream_create(writer->device, MZ_STREAM_COPY, &writer->stream);
     return status ? status : start_thread(writer);
 }
@@ -183,8 +186,8 @@ void mz_writer_destroy(mz_writer *writer)
         MPI_Comm_free(&writer->comm);
     if (writer->stream)
         writer->device->ops->stream_destroy(writer->stream);
-    if (writer->snapshot)
-        writer->device->ops->free_pinned(writer->device, writer->snapshot);
+    if (writer->pinned)
+        writer->device->ops->free_pinned(writer->device, writer->pinned);
     forget_job(writer);
     pthread_cond_destroy(&writer->changed);
     pthread_mutex_destroy(&writer->lock);
@@ -232,7 +235,7 @@ static mz_status start_snapshot(mz_writer *writer)
         const mz_shard *shard = &writer->job.shards[i];
         if (shard->count)
             status = ops->copy(writer->stream, dst, shard->data, (size_t)shard->count * sizeof *dst);
-        dst += shard->count;
+        dst += mz_snapshot_room(shard->count);
     }
     return status;
 }
