@@ -61,7 +61,7 @@ typedef struct mz_offload_config {
 
 typedef struct mz_zero_config {
     int stage;
-    bool contiguous_gradients, reduce_scatter, allgather_partitions, overlap_comm, round_robin_gradients;
+    bool contiguous_gradients, reduce_scatter, allgather_partitions, overlap_comm;
     int64_t reduce_bucket_size, allgather_bucket_size, sub_group_size; /* elements */
     int64_t stage3_prefetch_bucket_size, stage3_param_persistence_threshold;
     int64_t stage3_model_persistence_threshold, stage3_max_live_parameters, stage3_max_reuse_distance;
@@ -96,18 +96,16 @@ typedef struct mz_config {
     double gradient_predivide_factor;
     bool gradient_allreduce_sum; /* gradient_allreduce_op: "sum" */
 
-    int activation_checkpointing_every; /* 0: none; else every k-th unit (number_checkpoints resolved later) */
-    int64_t number_checkpoints;         /* 0: not given */
+    int activation_checkpointing_every; /* 0: none; else every k-th recomputable unit keeps its inputs only */
 
     int64_t steps_per_print;
-    bool wall_clock_breakdown, memory_breakdown, dump_state, dataloader_drop_last;
+    bool wall_clock_breakdown, dump_state, dataloader_drop_last;
     bool tensorboard_enabled, csv_monitor_enabled;
     char tensorboard_output_path[512], tensorboard_job_name[128];
     char csv_output_path[512], csv_job_name[128];
     bool comms_logger_enabled, flops_profiler_enabled;
     int64_t flops_profiler_step;
     char flops_profiler_output[512];
-    int checkpoint_tag_validation; /* 0 Ignore, 1 Warn, 2 Fail */
 
     uint64_t seed;
     double comm_timeout_seconds;

@@ -139,10 +139,5 @@ mz_status mz_config_resolve_flags(mz_config_reader *reader)
     int wanted = reader->flags->gradient_checkpointing;
     if (wanted >= 0 && mz_config_state_of(reader, "mpizero.activation_checkpointing_every") != MZ_KEY_GIVEN)
         config->activation_checkpointing_every = wanted > 0;
-    if (config->number_checkpoints > 0 && config->activation_checkpointing_every == 0) {
-        const char *path = "activation_checkpointing.number_checkpoints";
-        mz_config_warn(reader, mz_config_line_of(reader, path), path,
-                       "activations are not checkpointed unless --gradient-checkpointing is given");
-    }
     return resolve_stage(reader);
 }

@@ -47,6 +47,8 @@ typedef struct mz_config_key {
 extern const mz_config_key mz_config_keys[];
 extern const int mz_config_n_keys;
 
+/* True for a key that is read and checked, but whose feature training does not have and refuses. */
+bool mz_config_key_later(const mz_config_key *key);
 /* Index in the table; -1 when there is none. */
 int mz_config_key_find(const char *path);
 /* The key beside `path` (same block) whose name is most like it; NULL when none is near. */

@@ -1,6 +1,8 @@
 /* Every key of a DeepSpeed configuration (v0.19): type, default, range, where it goes, what becomes of it. */
 #include "core/config_internal.h"
 
+#include <string.h>
+
 #define AT(field) offsetof(mz_config, field), sizeof(((mz_config *)0)->field)
 #define NOWHERE   MZ_KEY_NO_TARGET, 0
 #define TINY      1e-300 /* the smallest value where zero is not allowed */
@@ -90,7 +92,7 @@ const mz_config_key mz_config_keys[] = {
     /* Top level. */
     INT("steps_per_print", "null", 0, HUGE_INT, steps_per_print, NULL),
     BOOL("wall_clock_breakdown", "false", wall_clock_breakdown),
-    BOOL("memory_breakdown", "false", memory_breakdown),
+    IDLE("memory_breakdown", MZ_KEY_BOOL, "false", "memory is planned, and shown by purpose at the start"),
     BOOL("dump_state", "false", dump_state),
     BOOL("dataloader_drop_last", "false", dataloader_drop_last),
     IDLE("log_level", MZ_KEY_TEXT, "null", "the command line's --log-level sets it"),
@@ -261,7 +263,8 @@ const mz_config_key mz_config_keys[] = {
     IDLE(ZERO("stage3_allgather_sequential"), MZ_KEY_BOOL, "false", "gathers follow the order of units already"),
     IDLE(ZERO("ignore_unused_parameters"), MZ_KEY_BOOL, "true", "a parameter without a gradient keeps a zero one"),
     IDLE(ZERO("legacy_stage1"), MZ_KEY_BOOL, "false", "there is one implementation of stage 1"),
-    BOOL(ZERO("round_robin_gradients"), "false", zero.round_robin_gradients),
+    IDLE(ZERO("round_robin_gradients"), MZ_KEY_BOOL, "false",
+         "every rank owns an even slice of every unit already"),
     INT(ZERO("zero_hpz_partition_size"), "1", 1, 2147483647, zero.zero_hpz_partition_size, NULL),
     BOOL(ZERO("zero_quantized_weights"), "false", zero.zero_quantized_weights),
     REFUSE(ZERO("zero_quantized_nontrainable_weights"), MZ_KEY_BOOL, "false", "every parameter here is trained"),
@@ -292,9 +295,10 @@ const mz_config_key mz_config_keys[] = {
     LOOSE("activation_checkpointing"),
     IDLE("activation_checkpointing.partition_activations", MZ_KEY_BOOL, "false", "layers are not split over ranks"),
     REFUSE("activation_checkpointing.cpu_checkpointing", MZ_KEY_BOOL, "false",
-           "checkpointed activations stay on the device: recompute more with number_checkpoints instead"),
+           "checkpointed activations stay on the device: --gradient-checkpointing needs the least"),
     IDLE("activation_checkpointing.contiguous_memory_optimization", MZ_KEY_BOOL, "false", WHY_ARENA),
-    INT("activation_checkpointing.number_checkpoints", "null", 1, HUGE_INT, number_checkpoints, NULL),
+    IDLE("activation_checkpointing.number_checkpoints", MZ_KEY_INT, "null",
+         "--gradient-checkpointing keeps the inputs of every block"),
     IDLE("activation_checkpointing.synchronize_checkpoint_boundary", MZ_KEY_BOOL, "false", WHY_ARENA),
     IDLE("activation_checkpointing.profile", MZ_KEY_BOOL, "false", "wall_clock_breakdown times the recomputation"),
     STRICT("flops_profiler"),
@@ -323,7 +327,8 @@ const mz_config_key mz_config_keys[] = {
     IDLE("wandb", MZ_KEY_OPEN, "null", WHY_TRACKER),
     IDLE("comet", MZ_KEY_OPEN, "null", WHY_TRACKER),
     LOOSE("checkpoint"),
-    WORD("checkpoint.tag_validation", "Warn", "Ignore|Warn|Fail", checkpoint_tag_validation, NULL),
+    {"checkpoint.tag_validation", MZ_KEY_WORD, MZ_KEY_NO_EFFECT, "Warn", 0, 0, 0, "Ignore|Warn|Fail", NOWHERE,
+     "a checkpoint is named by its step, alike on all ranks", NULL, false},
     IDLE("checkpoint.load_universal", MZ_KEY_BOOL, "false", "every checkpoint loads on any ranks and stage"),
     IDLE("checkpoint.use_node_local_storage", MZ_KEY_BOOL, "false", "--output-dir says where checkpoints go"),
     IDLE("checkpoint.parallel_write", MZ_KEY_OPEN, "null", WHY_WRITER),
@@ -348,5 +353,20 @@ const mz_config_key mz_config_keys[] = {
     REAL("mpizero.timeout_seconds", "1800", 0, 1e300, comm_timeout_seconds, NULL),
     INT("mpizero.activation_checkpointing_every", "0", 0, 2147483647, activation_checkpointing_every, NULL),
 };
+
+/* Read and checked; the engine refuses them by name. */
+static const char *const later[] = {ZERO("offload_param"),           ZERO("offload_optimizer"),
+                                    ZERO("zero_hpz_partition_size"), ZERO("mics_shard_size"),
+                                    ZERO("zero_quantized_weights"),  ZERO("zero_quantized_gradients")};
+
+bool mz_config_key_later(const mz_config_key *key)
+{
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        size_t n = strlen(later[i]);
+        if (strncmp(key->path, later[i], n) == 0 && (key->path[n] == '\0' || key->path[n] == '.'))
+            return key->use == MZ_KEY_HONOURED;
+    }
+    return false;
+}
 
 const int mz_config_n_keys = sizeof mz_config_keys / sizeof mz_config_keys[0];

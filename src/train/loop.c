@@ -12,6 +12,7 @@
 #include "train/eval_loop.h"
 #include "train/peak.h"
 #include "train/progress.h"
+#include "train/report.h"
 #include "train/resume_check.h"
 #include "train/setup.h"
 #include "train/signals.h"
@@ -29,6 +30,7 @@ typedef struct run {
     mz_progress progress;
     int64_t save_steps, eval_steps, last_saved;
     bool save_failed;
+    mz_step_times times;
 } run;
 
 /* ---- one step ---- */
@@ -53,13 +55,18 @@ static mz_status train_step(run *r, mz_metrics *metrics)
     mz_step_info info = {0};
     mz_status st = MZ_OK;
     for (int64_t micro = 0; micro < r->setup.config.gradient_accumulation_steps && st == MZ_OK; micro++) {
+        double times[4] = {mz_clock_seconds()};
         fill_batch(r, step, micro);
         st = mz_engine_forward(r->engine, &r->tokens.batch);
+        times[1] = mz_clock_seconds();
         if (st == MZ_OK)
             st = mz_engine_backward(r->engine);
+        times[2] = mz_clock_seconds();
         r->engine->stop_vote = mz_signals_pending() != 0;
         if (st == MZ_OK)
             st = mz_engine_step(r->engine, &info);
+        times[3] = mz_clock_seconds();
+        mz_step_times_add(&r->times, times);
     }
     int64_t tokens = r->setup.sampler.global_batch * r->setup.block_size;
     *metrics = (mz_metrics){.step = step + 1,
@@ -132,10 +139,10 @@ static mz_status after_step(run *r, const mz_metrics *metrics, bool *stop)
     *stop = r->engine->stop_agreed; /* all ranks hear of a signal at the same step */
     mz_trackers_put(r->trackers, metrics);
     mz_progress_step(&r->progress, metrics);
+    mz_report_step(&r->setup.config, r->engine, &r->progress, metrics, &r->times);
     bool last = metrics->step == r->setup.max_steps;
     mz_status st = MZ_OK;
-    if (!*stop && r->setup.validation &&
-        (last || (r->eval_steps > 0 && metrics->step % r->eval_steps == 0)))
+    if (!*stop && r->setup.validation && (last || (r->eval_steps > 0 && metrics->step % r->eval_steps == 0)))
         st = evaluate(r, metrics);
     if (st == MZ_OK && (*stop || last || (r->save_steps > 0 && metrics->step % r->save_steps == 0)))
         st = save(r, r->options->save_async && !*stop && !last);
@@ -209,6 +216,14 @@ static void say_memory(run *r)
                     (long long)r->setup.max_steps, mz_sampler_epoch(&r->setup.sampler, r->setup.max_steps));
 }
 
+/* How often a line is due: the flag, else the file's steps_per_print, else 10. */
+static int64_t logging_steps(const mz_train_options *options, const mz_config *config)
+{
+    if (options->logging_steps > 0)
+        return options->logging_steps;
+    return config->steps_per_print > 0 ? config->steps_per_print : 10;
+}
+
 static mz_status prepare(run *r)
 {
     const mz_train_options *o = r->options;
@@ -225,10 +240,12 @@ static mz_status prepare(run *r)
         st = mz_engine_plan(r->engine, &r->tokens.batch);
     r->progress = (mz_progress){.on = r->world->rank == 0 && !o->quiet,
                                 .max_steps = r->setup.max_steps,
-                                .logging_steps = o->logging_steps > 0 ? o->logging_steps : 10};
+                                .logging_steps = logging_steps(o, &r->setup.config)};
     mz_progress_start(&r->progress);
     if (st == MZ_OK)
         say_memory(r);
+    if (st == MZ_OK)
+        mz_report_start(&r->setup.config, &r->progress);
     if (st == MZ_OK)
         st = mz_agree(r->world, mz_make_directories(r->output), "making the output folder");
     if (st == MZ_OK)
@@ -253,6 +270,7 @@ static mz_status finish(run *r, bool stopped)
     if (r->save_failed)
         return mz_fail(MZ_ERR_IO, "the last checkpoint could not be written; older ones in %s/checkpoints are kept",
                        r->output);
+    mz_report_end(&r->setup.config, r->engine, &r->progress);
     if (stopped) {
         mz_progress_say(&r->progress, "stopped by a signal; saved at step %lld. Go on with --resume latest",
                         (long long)mz_engine_steps(r->engine));

@@ -347,7 +347,7 @@ static const struct bad json_cases[] = {
     {"tensor parallel", "{" BATCH "\"tensor_parallel\": {\"autotp_size\": 4}}", {"ZeRO stage 3"}, NULL, 0},
     {"cpu checkpointing",
      "{" BATCH "\"activation_checkpointing\": {\"cpu_checkpointing\": true}}",
-     {"cpu_checkpointing", "number_checkpoints"},
+     {"cpu_checkpointing", "--gradient-checkpointing"},
      NULL,
      0},
     {"idle key of a wrong type",

@@ -32,6 +32,8 @@ static void print_fate(FILE *out, const mz_config_key *key)
         fprintf(out, "no effect: %s", key->note);
     else if (key->use == MZ_KEY_REFUSED)
         fprintf(out, "refused unless default: %s", key->note);
+    else if (mz_config_key_later(key))
+        fprintf(out, "read and checked; training refuses it in this version");
     else if (key->type == MZ_KEY_BLOCK)
         fprintf(out, "honoured; an unknown key is %s", key->strict ? "an error" : "a warning");
     else

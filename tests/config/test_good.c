@@ -133,7 +133,6 @@ static void no_file(void **state)
     assert_int_equal(c.zero.reduce_bucket_size, 500000000);
     assert_true(c.zero.stage3_model_persistence_threshold == INT64_MAX);
     assert_true(c.comm_timeout_seconds == 1800);
-    assert_int_equal(c.checkpoint_tag_validation, 1);
 }
 
 static void batch_arithmetic(void **state)
