@@ -20,10 +20,8 @@
 enum {
     N_SLOTS = 3,
     ALIGNMENT = 64,
-    DIRECT_LEAST_BYTES = 16 << 10 /* below this the system call costs more than a second copy */
+    DIRECT_LEAST_BYTES = 32 << 10 /* below this the system call costs more than a second copy */
 };
-
-static const double linger_seconds = 200e-6;
 
 typedef struct shm_node {
     mz_node_transport base;
@@ -358,7 +356,7 @@ static mz_status make_node(const mz_members *members, size_t slot_bytes, bool sp
     node->sync.checked = mz_calloc((size_t)members->size, sizeof *node->sync.checked);
     node->sync.segment = &node->segment;
     node->sync.members = *members;
-    node->sync.linger_seconds = spin ? linger_seconds : 0;
+    node->sync.spin = spin;
     if (!node->sources || !node->sync.checked) {
         shm_destroy(&node->base);
         return MZ_ERR_MEMORY;

@@ -17,6 +17,7 @@ static const double nap_seconds = 0.1;
 /* A rank that waits only for ranks which are there themselves leaves the complaint to those who know more. */
 static const double grace_seconds = 1.0;
 static const int n_active_looks = 1000;
+static const double linger_seconds = 200e-6;
 
 static size_t failure_bytes(void)
 {
@@ -201,14 +202,12 @@ static mz_status sleep_until(mz_shm_sync *sync, const mz_op_info *op, int member
  * have the core that want it, such as this rank's own compute thread. */
 static bool linger(const mz_shm_sync *sync, _Atomic uint32_t *word, uint32_t steps)
 {
-    if (!sync->linger_seconds)
-        return false;
-    for (int i = 0; i < n_active_looks; i++) {
+    for (int i = 0; i < (sync->spin ? n_active_looks : 0); i++) {
         relax();
         if (reached(atomic_load_explicit(word, memory_order_acquire), steps))
             return true;
     }
-    for (double until = mz_clock_seconds() + sync->linger_seconds; mz_clock_seconds() < until;) {
+    for (double until = mz_clock_seconds() + linger_seconds; mz_clock_seconds() < until;) {
         sched_yield();
         if (reached(atomic_load_explicit(word, memory_order_acquire), steps))
             return true;

@@ -47,7 +47,7 @@ typedef struct mz_shm_sync {
     mz_shm_failure *failure;
     mz_shm_rank *ranks; /* [members.size] */
     uint64_t *checked;  /* [members.size]: sequence number, plus one, up to which a member's cards were compared */
-    double linger_seconds; /* spent awake before sleeping; 0: sleep at once */
+    bool spin;          /* look actively before giving the core away */
 } mz_shm_sync;
 
 typedef enum mz_shm_word { MZ_SHM_READY, MZ_SHM_DONE } mz_shm_word;
