@@ -11,8 +11,9 @@ for signal in USR1 TERM; do
     rm -rf "$work/run"
     "$mpizero" train "${common[@]}" --max-steps 400 --output-dir "$work/run" >"$work/log" 2>&1 &
     pid=$!
-    for _ in $(seq 200); do
+    for _ in $(seq 3000); do
         [ "$(wc -l 2>/dev/null <"$work/run/metrics.jsonl" || echo 0)" -lt 5 ] || break
+        kill -0 $pid 2>/dev/null || break
         sleep 0.02
     done
     kill -$signal $pid
