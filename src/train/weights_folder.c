@@ -1,20 +1,15 @@
 /* Writing a weights folder. */
 #include "train/weights_folder.h"
 
-#include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "checkpoint/model_folder.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/memory.h"
 
 /* Host buffer through which device shards pass. */
 #define PIECE_ELEMENTS ((int64_t)4 << 20)
-
-static const char *const tokenizer_files[] = {
-    "tokenizer.json",    "tokenizer_config.json",  "vocab.json", "merges.txt", "special_tokens_map.json",
-    "added_tokens.json", "generation_config.json", "spm.model"};
 
 static mz_status list_entries(const mz_model *model, mz_weights_entry **entries, int *n)
 {
@@ -86,51 +81,13 @@ static mz_status put_shards(mz_weights_writer *writer, mz_device *device, const 
     return st == MZ_OK ? mz_weights_writer_sync(writer) : st;
 }
 
-/* The model's config.json with the storage type of these weights in it. */
-static mz_status write_config(const mz_model *model, const mz_weights_folder *target)
+/* What stands beside the weights. A model of one's own has no config.json. */
+static mz_status write_companions(const mz_model *model, const mz_weights_folder *target)
 {
-    static const char *const names[] = {[MZ_F32] = "float32", [MZ_F16] = "float16", [MZ_BF16] = "bfloat16"};
-    const char *text = mz_model_get_info(model)->config_json;
-    if (!text)
-        return MZ_OK; /* a model of one's own has none */
-    json_t *root = json_loads(text, 0, NULL);
-    char *path = mz_path_join(target->folder, "config.json");
-    char *out = NULL;
-    mz_status st = root && path ? MZ_OK : mz_fail(MZ_ERR_MEMORY, "no memory for config.json");
-    if (st == MZ_OK) {
-        json_object_del(root, "dtype");
-        json_object_set_new(root, "torch_dtype", json_string(names[target->dtype]));
-        out = json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS);
-        st = out ? mz_file_write_atomic(path, out, strlen(out))
-                 : mz_fail(MZ_ERR_MEMORY, "no memory for config.json");
-    }
-    free(out);
-    mz_free(path);
-    json_decref(root);
-    return st;
-}
-
-static mz_status copy_tokenizer(const mz_weights_folder *target)
-{
-    mz_status st = MZ_OK;
-    if (!target->tokenizer_folder)
-        return MZ_OK;
-    for (size_t i = 0; i < sizeof tokenizer_files / sizeof *tokenizer_files && st == MZ_OK; i++) {
-        char *from = mz_path_join(target->tokenizer_folder, tokenizer_files[i]);
-        char *to = mz_path_join(target->folder, tokenizer_files[i]);
-        char *data = NULL;
-        size_t bytes = 0;
-        if (!from || !to)
-            st = MZ_ERR_MEMORY;
-        else if (mz_path_exists(from) && strcmp(from, to) != 0) {
-            st = mz_file_read(from, &data, &bytes);
-            if (st == MZ_OK)
-                st = mz_file_write_atomic(to, data, bytes);
-        }
-        mz_free(data);
-        mz_free(from);
-        mz_free(to);
-    }
+    const char *config = mz_model_get_info(model)->config_json;
+    mz_status st = config ? mz_model_folder_write_config(target->folder, config, target->dtype) : MZ_OK;
+    if (st == MZ_OK && target->tokenizer_folder)
+        st = mz_model_folder_copy_tokenizer(target->tokenizer_folder, target->folder);
     return st;
 }
 
@@ -162,9 +119,7 @@ mz_status mz_weights_folder_write(mz_world *world, mz_device *device, const mz_m
     if (root) {
         st = mz_weights_writer_finish(writer);
         if (st == MZ_OK)
-            st = write_config(model, target);
-        if (st == MZ_OK)
-            st = copy_tokenizer(target);
+            st = write_companions(model, target);
     }
     st = mz_agree(world, st, "finishing the weights folder");
 out:
