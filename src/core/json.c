@@ -105,6 +105,14 @@ static int simplify(char *text, size_t bytes)
     return 0;
 }
 
+static int line_at(const char *text, const char *place)
+{
+    int line = 1;
+    for (const char *p = text; p < place; p++)
+        line += *p == '\n';
+    return line;
+}
+
 mz_status mz_json_parse(const char *name, const char *text, size_t bytes, mz_json *json)
 {
     mz_status status = MZ_ERR_MEMORY;
@@ -117,6 +125,12 @@ mz_status mz_json_parse(const char *name, const char *text, size_t bytes, mz_jso
     const int too_deep = simplify(result.text, bytes);
     if (too_deep) {
         status = mz_fail(MZ_ERR_CONFIG, "%s:%d: nested more than %d levels deep", name, too_deep, MAX_DEPTH);
+        goto out;
+    }
+    /* jansson passes over a zero byte after a number; the search for lines must not end there. */
+    const char *zero = memchr(result.text, '\0', bytes);
+    if (zero) {
+        status = mz_fail(MZ_ERR_CONFIG, "%s:%d: not valid JSON: a zero byte", name, line_at(result.text, zero));
         goto out;
     }
     result.root = json_loadb(result.text, bytes, JSON_REJECT_DUPLICATES, &error);
@@ -233,8 +247,5 @@ int mz_json_line(const mz_json *json, const char *path)
     const char *value = json->text ? find_value(json->text, path) : NULL;
     if (!value)
         return 0;
-    int line = 1;
-    for (const char *p = json->text; p < value; p++)
-        line += *p == '\n';
-    return line;
+    return line_at(json->text, value);
 }

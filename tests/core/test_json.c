@@ -53,8 +53,8 @@ static void long_fractions(void **state)
 {
     mz_json json;
     (void)state;
-    assert_int_equal(parse("[0.00029999999999999997, -1.12345678901234567890e-7, 1.5e+0000000000000000000001]", &json),
-                     MZ_OK);
+    assert_int_equal(
+        parse("[0.00029999999999999997, -1.12345678901234567890e-7, 1.5e+0000000000000000000001]", &json), MZ_OK);
     assert_true(json_real_value(json_array_get(json.root, 0)) == 0.00029999999999999997);
     assert_true(json_real_value(json_array_get(json.root, 1)) == -1.12345678901234567890e-7);
     assert_true(json_real_value(json_array_get(json.root, 2)) == 15);
@@ -104,6 +104,22 @@ static void errors_have_lines(void **state)
         if (!strstr(mz_last_error(), cases[i].expected))
             fail_msg("case %zu: expected \"%s\" in \"%s\"", i, cases[i].expected, mz_last_error());
     }
+}
+
+/* jansson alone would take the first of these and lose what stands behind the zero byte. */
+static void zero_bytes(void **state)
+{
+    static const char after_number[] = "{\"a\": 8\0,\n\"b\": 1}", between[] = "{\n\0\"a\": 8}";
+    static const char in_comment[] = "{\"a\": 8, # \0\n\"b\": 1}";
+    mz_json json;
+    (void)state;
+    assert_int_equal(mz_json_parse("f.json", after_number, sizeof after_number - 1, &json), MZ_ERR_CONFIG);
+    assert_non_null(strstr(mz_last_error(), "f.json:1: not valid JSON: a zero byte"));
+    assert_int_equal(mz_json_parse("f.json", between, sizeof between - 1, &json), MZ_ERR_CONFIG);
+    assert_non_null(strstr(mz_last_error(), "f.json:2:"));
+    assert_int_equal(mz_json_parse("f.json", in_comment, sizeof in_comment - 1, &json), MZ_OK);
+    assert_int_equal(mz_json_line(&json, "b"), 2);
+    mz_json_free(&json);
 }
 
 static void depth_is_limited(void **state)
@@ -169,11 +185,11 @@ static void allocation_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(extras_of_hjson),  cmocka_unit_test(huge_integers),
-        cmocka_unit_test(long_fractions),
-        cmocka_unit_test(lines_of_values),  cmocka_unit_test(errors_have_lines),
-        cmocka_unit_test(depth_is_limited), cmocka_unit_test(reading_a_file),
-        cmocka_unit_test(any_bytes),        cmocka_unit_test(allocation_failures),
+        cmocka_unit_test(extras_of_hjson),   cmocka_unit_test(huge_integers),
+        cmocka_unit_test(long_fractions),    cmocka_unit_test(lines_of_values),
+        cmocka_unit_test(errors_have_lines), cmocka_unit_test(zero_bytes),
+        cmocka_unit_test(depth_is_limited),  cmocka_unit_test(reading_a_file),
+        cmocka_unit_test(any_bytes),         cmocka_unit_test(allocation_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
