@@ -10,7 +10,7 @@ cpu_kernel_sources = kernels/cpu/activation.c kernels/cpu/attention.c kernels/cp
 	kernels/cpu/attention_grad.c kernels/cpu/attention_pack.c kernels/cpu/cross_entropy.c \
 	kernels/cpu/elementwise.c kernels/cpu/embedding.c kernels/cpu/family.h kernels/cpu/gemm.c \
 	kernels/cpu/gemm.h kernels/cpu/gemm_finish.c kernels/cpu/gemm_micro.c kernels/cpu/gemm_micro.h \
-	kernels/cpu/gemm_pack.c kernels/cpu/layer_norm.c kernels/cpu/optim.c kernels/cpu/philox.h \
+	kernels/cpu/gemm_pack.c kernels/cpu/layer_norm.c kernels/cpu/matmul.c kernels/cpu/optim.c kernels/cpu/philox.h \
 	kernels/cpu/reduce.c kernels/cpu/simd.h kernels/cpu/simd_avx2.h kernels/cpu/simd_avx512.h \
 	kernels/cpu/simd_generic.h kernels/cpu/storage.h kernels/cpu/table.c kernels/cpu/vmath.h
 noinst_LIBRARIES = libcpu_generic.a

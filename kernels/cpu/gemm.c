@@ -1,9 +1,8 @@
 /* Matrix products on packed panels (gemm_pack.c) and a register tile (gemm_micro.h), spread over threads by
  * rows of C, or by columns where rows are few. Each element of C is summed over k in one order whatever the
- * split, so the bits depend neither on the number of threads nor on other rows. */
+ * split, so the bits depend neither on the number of threads nor on other rows (matmul.c has an exception). */
 #include "kernels/cpu/gemm.h"
 
-#include "kernels/check.h"
 #include "kernels/cpu/storage.h"
 
 /* Sizes of packed blocks, in floats: one block of A per thread stays in the second-level cache together with a
@@ -253,8 +252,7 @@ static bool sums_columns(const mz_matmul_args *a)
     return a->epilogue == MZ_EPI_BGRAD_B && !a->trans_b;
 }
 
-/* Fills in the blocking; returns the work space it takes, in floats. */
-static int64_t plan(const mz_matmul_args *a, int n_threads, mz_gemm *g)
+int64_t MZ_CPU(gemm_plan)(const mz_matmul_args *a, int n_threads, mz_gemm *g)
 {
     *g = (mz_gemm){.args = a};
     g->kc = balanced(a->k, MAX_KC, 1);
@@ -300,56 +298,20 @@ static void lay_out(mz_gemm *g, int n_threads, bool columns, float *scratch)
     g->column_sums = sums_columns(g->args) && !g->reads_b ? end : NULL;
 }
 
-/* C, and the bias gradient when that comes with packing (*has_bias_grad). */
-static mz_status product(const mz_matmul_args *args, mz_threads *threads, mz_stream *stream, bool *has_bias_grad)
+bool MZ_CPU(gemm_run)(mz_gemm *g, mz_threads *threads, float *scratch)
 {
+    const mz_matmul_args *args = g->args;
     const int n_threads = mz_threads_count(threads);
-    mz_gemm g;
-    void *scratch;
-    const int64_t size = plan(args, n_threads, &g);
-    const bool columns = by_columns(args, n_threads, g.mc);
-    const mz_status status = mz_cpu_scratch_take(stream, (size_t)size * sizeof(float), &scratch);
-    if (status)
-        return status;
-    lay_out(&g, n_threads, columns, scratch);
+    const bool columns = by_columns(args, n_threads, g->mc);
+    lay_out(g, n_threads, columns, scratch);
     for (int64_t i = 0; i < args->batch; i++) {
-        g.a = mz_at_const(args->a, args->dtype, i * args->stride_a);
-        g.b = mz_at_const(args->b, args->dtype, i * args->stride_b);
-        g.c = mz_at(args->c, args->dtype_c, i * args->stride_c);
+        g->a = mz_at_const(args->a, args->dtype, i * args->stride_a);
+        g->b = mz_at_const(args->b, args->dtype, i * args->stride_b);
+        g->c = mz_at(args->c, args->dtype_c, i * args->stride_c);
         if (columns)
-            mz_threads_for(threads, ceil_div(args->n, MZ_NR), 1, compute_columns, &g);
+            mz_threads_for(threads, ceil_div(args->n, MZ_NR), 1, compute_columns, g);
         else
-            product_by_rows(&g, threads);
+            product_by_rows(g, threads);
     }
-    mz_cpu_scratch_give(stream, scratch);
-    *has_bias_grad |= g.column_sums != NULL;
-    return MZ_OK;
-}
-
-static void bias_grad(const mz_matmul_args *a, mz_threads *threads)
-{
-    const bool of_a = a->epilogue == MZ_EPI_BGRAD_A;
-    const void *x = of_a ? a->a : a->b;
-    const int64_t n = of_a ? a->m : a->n, ld = of_a ? a->lda : a->ldb;
-    const bool by_k = of_a ? a->trans_a : !a->trans_b; /* stored with k rows */
-    if (by_k)
-        MZ_CPU(sum_columns)(threads, x, a->dtype, a->k, n, ld, a->bias_grad, a->dtype_c, a->accumulate_bias_grad);
-    else
-        MZ_CPU(sum_rows)(threads, x, a->dtype, n, a->k, ld, a->bias_grad, a->dtype_c, a->accumulate_bias_grad);
-}
-
-mz_status MZ_CPU(matmul)(const mz_matmul_args *args, mz_stream *stream)
-{
-    mz_status status = mz_check_matmul(args);
-    if (status || args->batch == 0)
-        return status;
-    mz_threads *threads = mz_cpu_stream_threads(stream);
-    if ((double)args->m * (double)args->n * (double)args->k < 2e5)
-        threads = NULL;
-    bool has_bias_grad = args->epilogue != MZ_EPI_BGRAD_A && args->epilogue != MZ_EPI_BGRAD_B;
-    if (args->m && args->n)
-        status = product(args, threads, stream, &has_bias_grad);
-    if (!status && !has_bias_grad)
-        bias_grad(args, threads);
-    return status;
+    return g->column_sums != NULL;
 }

@@ -1,4 +1,4 @@
-/* Pieces of the matrix product, private to gemm*.c: what is being computed, packing, the epilogue. */
+/* Pieces of the matrix product, private to gemm*.c and matmul.c: what is being computed, packing, the epilogue. */
 #ifndef MZ_KERNELS_CPU_GEMM_H
 #define MZ_KERNELS_CPU_GEMM_H
 
@@ -44,5 +44,12 @@ void MZ_CPU(pack_b)(const mz_gemm *g, int64_t j, int64_t n, float *out, float *s
 /* The tile at (i, j), mr x n: its sums lie at `from` (row stride ld), bias included when the epilogue has one.
  * Applies the rest of the epilogue and writes C and aux. */
 void MZ_CPU(finish_tile)(const mz_gemm *g, int64_t i, int64_t j, int mr, int64_t n, const float *from, int64_t ld);
+
+/* Fills in the blocking of a product over n_threads threads; returns the work space it takes, in floats. */
+int64_t MZ_CPU(gemm_plan)(const mz_matmul_args *a, int n_threads, mz_gemm *g);
+
+/* Runs it, for every matrix of the batch. True when the bias gradient came with packing; else the caller owes it.
+ */
+bool MZ_CPU(gemm_run)(mz_gemm *g, mz_threads *threads, float *scratch);
 
 #endif
