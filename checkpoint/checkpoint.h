@@ -5,13 +5,15 @@
  *   RUN/checkpoints/latest                          text: "step-000100"
  *
  * A data set is one run of consecutive elements of a named tensor (zero.h's mz_shard): /KIND/TENSOR/OFFSET,
- * contiguous, little-endian, with attributes shape, offset, count, dtype and crc32c. The manifest repeats the
- * index (tensor, kind, offset, length, file, crc32c, bytes), the sizes of the files and the run's own state, and
- * ends with a CRC of itself. So a reader plans from the manifest alone and reads only what it needs.
+ * contiguous, little-endian, with attributes shape, offset, count, dtype, crc32c and crc32c_block. The manifest
+ * (manifest.h) repeats the index with the byte at which each data set begins, has a CRC-32C for each block of it
+ * and for all that lies around the data, and holds the run's own state. So every byte of every file is under a CRC;
+ * a reader plans from the manifest alone, reads only what it needs, checks all that it reads, and does so without
+ * HDF5.
  *
- * Order of a save: files to step-NNNNNN.tmp, closed, synced; folder synced; all ranks agree; rank 0 writes and syncs the
- * manifest, renames the folder, syncs its parent, replaces `latest`, removes old steps beyond `keep`. A crash at
- * any moment leaves the previous checkpoint good. */
+ * Order of a save: files to step-NNNNNN.tmp, synced; all ranks agree; rank 0 writes and syncs the manifest and the
+ * folder, renames it, syncs its parent, replaces `latest`, removes old steps beyond `keep` and what crashed saves
+ * left. A crash at any moment leaves the previous checkpoint good. */
 #ifndef MZ_CHECKPOINT_H
 #define MZ_CHECKPOINT_H
 
@@ -21,8 +23,8 @@
 typedef struct mz_writer mz_writer;
 
 /* Collective over world. One writer per run: a thread that owns all HDF5 calls, and a pinned snapshot buffer
- * of exactly the shards' size, taken and touched now. shards are borrowed and stay valid. A communicator of its
- * own (duplicate) serves the writer's agreement, so training's collectives go on beside it.
+ * of the shards' size (each at a page's begin), taken and touched now. shards are borrowed and stay valid. A
+ * communicator of its own (duplicate) serves the writer's agreement, so training's collectives go on beside it.
  * rate_bytes_per_second 0: unlimited. */
 mz_status mz_writer_create(mz_world *world, mz_device *device, const mz_shard *shards, int64_t n_shards,
                            double rate_bytes_per_second, mz_writer **writer);
@@ -32,32 +34,34 @@ void mz_writer_destroy(mz_writer *writer);
 typedef struct mz_save_request {
     const char *run_folder;
     int64_t step;
-    int keep;             /* newest checkpoints kept; 0: all */
-    const char *state;    /* JSON object: step, sampler, schedule, loss scale, configuration ...; copied. Rank 0's counts */
+    int keep;          /* checkpoints kept, those written last; 0: all */
+    const char *state; /* JSON object: step, sampler, schedule, configuration ...; copied. Rank 0's counts */
     bool asynchronous;
     bool overlap_snapshot; /* with asynchronous: return before the snapshot is taken; see mz_writer_settle */
 } mz_save_request;
 
-/* Collective. Waits for a save in flight, snapshots the shards, hands them to the thread; with asynchronous
- * false waits for that too. The streams that write the shards must have been synchronised. A failed save (disk full) removes its temporary folder, keeps the older
- * checkpoints, and is reported by this call, the next save (which is
- * done nevertheless) or the next wait as MZ_ERR_IO; training may go on. */
+/* Collective. Waits for a save in flight, snapshots the shards, hands them to the thread; with asynchronous false
+ * waits for that too. The streams that write the shards must have been synchronised. A failed save (disk full)
+ * removes its temporary folder, keeps the older checkpoints, and is reported once as MZ_ERR_IO: by this call, by
+ * the next save (which is done nevertheless) or by the next wait; training may go on. */
 mz_status mz_writer_save(mz_writer *writer, const mz_save_request *request);
-/* Local. Waits until the snapshot of a save with overlap_snapshot is taken; at once when there is none. To be called before
- * the shards change (before mz_zero_update), so that the copy runs beside the forward and backward passes between. */
+/* Local. Waits until the snapshot of a save with overlap_snapshot is taken; at once when there is none. To be
+ * called before the shards change (before mz_zero_update), so that the copy runs beside the forward and backward
+ * passes between. */
 void mz_writer_settle(mz_writer *writer);
 /* Collective. MZ_OK when no save is in flight or it went well. */
 mz_status mz_writer_wait(mz_writer *writer);
-/* Seconds the last save held its caller up (in mz_writer_save and mz_writer_settle), and the thread needed in all; bytes written by this rank. */
+/* Seconds the last save held its caller up (in mz_writer_save and mz_writer_settle), and the thread needed in all;
+ * bytes written by this rank. */
 void mz_writer_times(const mz_writer *writer, double *blocked, double *total, int64_t *bytes);
 
 /* ---- reading: any rank alone, not collective ---- */
 
 typedef struct mz_checkpoint mz_checkpoint;
 
-/* `folder`: a step's folder; or .../checkpoints/latest; or a run folder (its latest). Reads and checks the manifest and the
- * sizes of all files. MZ_ERR_CHECKPOINT names the file and what is wrong; when `latest` is damaged, the message
- * names the newest older checkpoint that is whole. */
+/* `folder`: a step's folder; or .../checkpoints/latest; or a run folder (its latest). Reads and checks the manifest
+ * and the sizes of all files. MZ_ERR_CHECKPOINT names the file and what is wrong; when `latest` is damaged, the
+ * message names the newest older checkpoint that is whole. */
 mz_status mz_checkpoint_open(const char *folder, mz_checkpoint **checkpoint);
 void mz_checkpoint_close(mz_checkpoint *checkpoint);
 const char *mz_checkpoint_folder(const mz_checkpoint *checkpoint); /* of the step */
@@ -73,8 +77,9 @@ typedef struct mz_checkpoint_tensor {
 int mz_checkpoint_n_tensors(const mz_checkpoint *checkpoint);
 const mz_checkpoint_tensor *mz_checkpoint_tensor_at(const mz_checkpoint *checkpoint, int i);
 
-/* Fills dst with elements offset .. offset+count of (name, kind). Each data set is checked against its CRC the first
- * time it is touched. Suits mz_param_source with context (checkpoint, kind). */
+/* Fills dst with elements offset .. offset+count of (name, kind). Every block of a data set that it touches
+ * is checked against its CRC, and each file's structures the first time it is opened. Suits mz_param_source with
+ * context (checkpoint, kind). */
 mz_status mz_checkpoint_read(mz_checkpoint *checkpoint, const char *name, mz_shard_kind kind, int64_t offset,
                              int64_t count, float *dst);
 

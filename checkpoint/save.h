@@ -16,8 +16,8 @@ typedef struct mz_save_job {
     int keep;
 } mz_save_job;
 
-/* Collective over comm. All ranks return the same status with the same message. taken: this rank's status so far; when it
- * is a failure nothing is written and the save fails on all. *bytes: this rank's file. */
+/* Collective over comm. All ranks return the same status with the same message. taken: this rank's status so far;
+ * when it is a failure nothing is written and the save fails on all. *bytes: this rank's file. */
 mz_status mz_save_run(const mz_save_job *job, mz_status taken, int64_t *bytes);
 
 #endif

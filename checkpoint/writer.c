@@ -10,6 +10,7 @@
 #include "comm/mpi_check.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/log.h"
 #include "core/memory.h"
 
 struct mz_writer {
@@ -295,6 +296,8 @@ mz_status mz_writer_save(mz_writer *writer, const mz_save_request *request)
         }
     }
     writer->blocked = mz_clock_seconds() - start;
+    if (status && earlier) /* one status, two failures */
+        mz_log_root(MZ_LOG_WARN, "%s", earlier_message ? earlier_message : "an earlier checkpoint was not saved");
     if (!status && earlier)
         status = mz_fail_adopt(earlier, earlier_message ? earlier_message : "an earlier checkpoint was not saved");
     mz_free(earlier_message);

@@ -12,6 +12,7 @@
 #include "tests/checkpoint/synthetic.h"
 
 static mz_world *world;
+static mz_device *device;
 static char run_folder[4096];
 
 /* Rank 0's folder, known to all. */
@@ -120,11 +121,27 @@ static void check_keeping(mz_writer *writer, synthetic *s)
     check_step(s, scratch_path(run_folder, "checkpoints/latest"), 2);
 }
 
+/* A writer that may use a part of the disk's speed only. */
+static void check_rate(synthetic *s)
+{
+    static const double seconds = 0.3;
+    mz_writer *writer;
+    double blocked, total;
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < s->n_shards; i++)
+        bytes += s->shards[i].count * (int64_t)sizeof(float);
+    CHECK(!mz_writer_create(world, device, s->shards, s->n_shards, (double)bytes / seconds, &writer));
+    save(writer, s, 8, 1, false);
+    mz_writer_times(writer, &blocked, &total, &bytes);
+    CHECK(total >= seconds && blocked >= seconds);
+    check_step(s, run_folder, 8);
+    mz_writer_destroy(writer);
+}
+
 int main(void)
 {
     char *mine = NULL, *folder;
     synthetic s;
-    mz_device *device;
     mz_writer *writer;
     double blocked, total;
     int64_t bytes;
@@ -148,6 +165,8 @@ int main(void)
         if (seed == 3)
             check_keeping(writer, &s);
         mz_writer_destroy(writer);
+        if (seed == 3)
+            check_rate(&s);
         synthetic_destroy(&s);
     }
     mz_device_close(device);

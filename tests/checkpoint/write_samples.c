@@ -1,5 +1,5 @@
-/* write_samples OUT [MODEL]: what tests/checkpoint/read_samples.py looks at: a checkpoint, the weights made from it, and
- * a copy of the model folder MODEL, split into small files. */
+/* write_samples OUT [MODEL]: what tests/checkpoint/read_samples.py looks at: a checkpoint, the weights made from
+ * it, and a copy of the model folder MODEL, split into small files. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
