@@ -37,6 +37,9 @@ void MZ_CPU(pack_a)(const mz_gemm *g, int64_t i0, int64_t m, float *out)
         MZ_FOR_DTYPE(g->args->dtype, pack_a_rows(g, i0, m, D, out));
 }
 
+/* B comes from memory as a rule, and in pieces too short for the processor to foresee the next one. */
+enum { ROWS_AHEAD = 4 };
+
 /* B is stored [k][n]. */
 MZ_INLINE void pack_b_rows(const mz_gemm *g, int64_t j, int64_t n, mz_dtype dtype, float *out, float *sums)
 {
@@ -45,6 +48,7 @@ MZ_INLINE void pack_b_rows(const mz_gemm *g, int64_t j, int64_t n, mz_dtype dtyp
         const int64_t at = (g->p0 + p) * ld + j;
         for (int64_t c = 0; c < n; c += MZ_NR)
             for (int64_t v = c; v < c + MZ_NR && v < n; v += VF_N) {
+                __builtin_prefetch(mz_at_const(g->b, dtype, at + v + ROWS_AHEAD * ld), 0, 2);
                 const vf x = mz_load_n(g->b, dtype, at + v, n - v);
                 vf_store(out + c / MZ_NR * g->b_panel + p * MZ_NR + (v - c), x);
                 if (sums)
