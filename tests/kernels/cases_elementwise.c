@@ -156,6 +156,7 @@ static void cast_case(harness *h, int64_t n, mz_dtype from, mz_dtype to, int fla
         launched(h, h->kernels[side]->cast(&args, h->streams[side]));
     }
     /* Only the sum may be rounded once (a fused multiply-add) or twice. */
+    set_dtype(dst, to);
     compare(h, dst, "dst", accumulate ? 2.1 * unit(to) : 0.0, accumulate ? 4.0 * unit(MZ_F32) : 0.0);
     end_case(h);
 }

@@ -154,7 +154,7 @@ void test_matmul(harness *h)
                              .alpha = flags & 4 ? 1.0f : 0.5f,
                              .dtype_c = flags & 8 ? MZ_F32 : storage_dtypes[d]};
                 one_case(h, shapes[i], o);
-                if (flags < 8 && (i == 1 || i == 6))
+                if (flags < 8 && (i == 1 || i == 5 || i == 6))
                     each_epilogue(h, shapes[i], o);
             }
     beyond_one_block(h);

@@ -205,6 +205,11 @@ void *at(const buffer *b, int side)
     return (side == REFERENCE ? b->host[REFERENCE] : b->device[side]) + b->lead;
 }
 
+void set_dtype(buffer *b, mz_dtype dtype)
+{
+    b->dtype = dtype;
+}
+
 void launched(harness *h, mz_status status)
 {
     if (status)

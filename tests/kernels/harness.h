@@ -67,6 +67,9 @@ void set_element(harness *h, buffer *b, int64_t i, float value);
 /* Where the buffer lies on a side; NULL for a NULL buffer. */
 void *at(const buffer *b, int side);
 
+/* The elements that a kernel leaves in place of others of the same size are compared as `dtype`. */
+void set_dtype(buffer *b, mz_dtype dtype);
+
 void launched(harness *h, mz_status status);
 
 /* Every element of the device's buffer is within relative * |reference| + absolute of the reference's;
