@@ -26,6 +26,22 @@ libcpu_avx512_a_CFLAGS = $(AM_CFLAGS) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 libmpizero_a_LIBADD += $(libcpu_avx2_a_OBJECTS) $(libcpu_avx512_a_OBJECTS)
 endif
 
+# The CUDA kernels, and the backend that runs them.
+EXTRA_DIST += $(cuda_sources)
+cuda_sources = kernels/cuda/attention.cu kernels/cuda/attention_grad.cu kernels/cuda/elementwise.cu \
+	kernels/cuda/embedding.cu kernels/cuda/layer_norm.cu kernels/cuda/loss.cu kernels/cuda/matmul.cu \
+	kernels/cuda/matmul_blas.cu kernels/cuda/matmul_plain.cu kernels/cuda/optim.cu kernels/cuda/reduce.cu \
+	kernels/cuda/act.cuh kernels/cuda/attention.cuh kernels/cuda/common.cuh kernels/cuda/draws.cuh \
+	kernels/cuda/matmul.cuh kernels/cuda/sums.cuh
+if HAVE_CUDA
+libmpizero_a_SOURCES += kernels/cuda/cuda.h kernels/cuda/table.c src/device/cuda/device.c src/device/cuda/stream.h
+cuda_objects = kernels/cuda/attention.o kernels/cuda/attention_grad.o kernels/cuda/elementwise.o \
+	kernels/cuda/embedding.o kernels/cuda/layer_norm.o kernels/cuda/loss.o kernels/cuda/matmul.o \
+	kernels/cuda/matmul_blas.o kernels/cuda/matmul_plain.o kernels/cuda/optim.o kernels/cuda/reduce.o
+libmpizero_a_LIBADD += $(cuda_objects)
+CLEANFILES += $(cuda_objects)
+endif
+
 # Tests
 check_PROGRAMS += tests/kernels/test_kernels
 TESTS += tests/kernels/test_kernels
@@ -35,7 +51,7 @@ tests_kernels_test_kernels_SOURCES = tests/kernels/test_kernels.c tests/kernels/
 	tests/kernels/cases_rows.c
 noinst_PROGRAMS += tests/kernels/bench_kernels
 TESTS += tests/kernels/instruction_sets.sh
-EXTRA_DIST += tests/kernels/instruction_sets.sh tests/bench/torch_step.py
+EXTRA_DIST += tests/kernels/instruction_sets.sh tests/bench/torch_step.py tests/gpu/run
 if HAVE_CMOCKA
 check_PROGRAMS += tests/kernels/test_ref_grad tests/kernels/test_ref_optim
 TESTS += tests/kernels/test_ref_grad tests/kernels/test_ref_optim

@@ -29,6 +29,11 @@ static void processor_name(char *name, size_t bytes)
     fclose(f);
 }
 
+static int cpu_count(void)
+{
+    return 1;
+}
+
 static mz_status cpu_open(mz_device *device)
 {
     mz_cpu_device *cpu = mz_calloc(1, sizeof *cpu);
@@ -40,8 +45,8 @@ static mz_status cpu_open(mz_device *device)
         return status;
     char name[80];
     processor_name(name, sizeof name);
-    snprintf(device->label, sizeof device->label, "CPU %s, %s, %d thread%s", name, mz_kernels_cpu_isa(), device->n_threads,
-             device->n_threads == 1 ? "" : "s");
+    snprintf(device->label, sizeof device->label, "CPU %s, %s, %d thread%s", name, mz_kernels_cpu_isa(),
+             device->n_threads, device->n_threads == 1 ? "" : "s");
     return MZ_OK;
 }
 
@@ -104,6 +109,7 @@ static mz_status cpu_memory_info(mz_device *device, size_t *free_bytes, size_t *
 
 const mz_device_ops mz_cpu_ops = {
     .name = "cpu",
+    .count = cpu_count,
     .open = cpu_open,
     .close = cpu_close,
     .alloc = cpu_alloc,

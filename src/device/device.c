@@ -1,3 +1,5 @@
+#include <config.h>
+
 #include "device/device.h"
 
 #include <string.h>
@@ -22,10 +24,10 @@ typedef struct slot {
 #field, offsetof(mz_device_ops, field)                                                                     \
     }
 static const slot op_slots[] = {
-    OP(open),         OP(close),         OP(alloc),          OP(free),          OP(alloc_pinned), OP(free_pinned),
-    OP(memory_info),  OP(stream_create), OP(stream_destroy), OP(stream_sync),   OP(event_create), OP(event_destroy),
-    OP(event_record), OP(event_sync),    OP(event_done),     OP(event_elapsed), OP(wait),         OP(copy),
-    OP(copy_2d),      OP(fill),          OP(host_call),
+    OP(count),         OP(open),         OP(close),         OP(alloc),          OP(free),          OP(alloc_pinned),
+    OP(free_pinned),   OP(memory_info),  OP(stream_create), OP(stream_destroy), OP(stream_sync),   OP(event_create),
+    OP(event_destroy), OP(event_record), OP(event_sync),    OP(event_done),     OP(event_elapsed), OP(wait),
+    OP(copy),          OP(copy_2d),      OP(fill),          OP(host_call),
 };
 #undef OP
 
@@ -85,7 +87,13 @@ const char *mz_kernels_empty_slot(const mz_kernels *kernels)
 
 /* ---- registry ---- */
 
-static const mz_device_ops *const backends[] = {&mz_cpu_ops, &mz_meta_ops};
+static const mz_device_ops *const backends[] = {
+    &mz_cpu_ops,
+    &mz_meta_ops,
+#ifdef HAVE_CUDA
+    &mz_cuda_ops,
+#endif
+};
 #define N_BACKENDS (sizeof backends / sizeof backends[0])
 
 static const mz_device_ops *find_backend(const char *name)
@@ -111,7 +119,8 @@ mz_status mz_device_open(const char *name, int ordinal, int n_threads, mz_device
 {
     const mz_device_ops *ops = find_backend(name);
     if (!ops)
-        return mz_fail(MZ_ERR_UNSUPPORTED, "device \"%s\" is not part of this build, which has cpu and meta", name);
+        return mz_fail(MZ_ERR_UNSUPPORTED, "device \"%s\" is not part of this build, which has cpu and meta%s",
+                       name, N_BACKENDS > 2 ? " and cuda" : "");
     if (ordinal < 0 || ordinal >= mz_device_count(name))
         return mz_fail(MZ_ERR_DEVICE, "device \"%s\": number %d asked for, %d visible", name, ordinal,
                        mz_device_count(name));
@@ -147,5 +156,6 @@ void mz_device_close(mz_device *device)
 
 int mz_device_count(const char *name)
 {
-    return find_backend(name) ? 1 : 0;
+    const mz_device_ops *ops = find_backend(name);
+    return ops && ops->count ? ops->count() : 0;
 }

@@ -33,7 +33,9 @@ typedef mz_status (*mz_host_fn)(void *arg);
 typedef struct mz_device_ops {
     const char *name; /* "cpu", "cuda", "meta" */
 
-    /* Lifecycle. open fills device->impl; close takes a half-open device. */
+    /* Lifecycle. count tells how many of these devices this process can see, 0 where there is no driver; open
+     * fills device->impl; close takes a half-open device. */
+    int (*count)(void);
     mz_status (*open)(mz_device *device);
     void (*close)(mz_device *device);
 
@@ -84,7 +86,8 @@ struct mz_device {
 mz_status mz_device_open(const char *name, int ordinal, int n_threads, mz_device **device);
 void mz_device_close(mz_device *device);
 
-/* Number of devices of a backend that this process can see: 1 for "cpu" and "meta". */
+/* Number of devices of a backend that this process can see: 1 for "cpu" and "meta", 0 for a backend that this
+ * build lacks. */
 int mz_device_count(const char *name);
 
 /* What a meta device counted since it was opened: floating-point operations (a multiply-add is 2) and

@@ -30,6 +30,11 @@ struct mz_event {
     double seconds;
 };
 
+static int meta_count(void)
+{
+    return 1;
+}
+
 static mz_status meta_open(mz_device *device)
 {
     meta_device *meta = mz_calloc(1, sizeof *meta);
@@ -225,6 +230,7 @@ mz_status mz_device_meta_counts(const mz_device *device, mz_meta_counts *counts)
 
 const mz_device_ops mz_meta_ops = {
     .name = "meta",
+    .count = meta_count,
     .open = meta_open,
     .close = meta_close,
     .alloc = meta_alloc,

@@ -1,0 +1,56 @@
+/* The CUDA backend's streams and devices, for its own files and for the kernels in kernels/cuda. */
+#ifndef MZ_DEVICE_CUDA_STREAM_H
+#define MZ_DEVICE_CUDA_STREAM_H
+
+/* One of its declarations says () for (void). */
+#pragma GCC diagnostic push
+#ifndef __cplusplus
+#pragma GCC diagnostic ignored "-Wstrict-prototypes"
+#endif
+#include <cublasLt.h>
+#pragma GCC diagnostic pop
+#include <cuda_runtime_api.h>
+
+#include "device/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct mz_cuda_device {
+    cublasLtHandle_t blas;
+    int n_processors;              /* streaming multiprocessors */
+    int capability;                /* 90 for Hopper */
+    struct mz_matmul_plans *plans; /* kernels/cuda/matmul.cu: algorithms chosen per shape */
+} mz_cuda_device;
+
+struct mz_stream {
+    mz_device *device;
+    cudaStream_t stream;
+    void *workspace; /* device memory for kernels of this stream: split sums, cuBLASLt */
+    size_t workspace_bytes;
+    mz_status failure; /* first failure of a host call; guarded by atomic access */
+    char message[512];
+};
+
+struct mz_event {
+    cudaEvent_t event;
+};
+
+static inline mz_cuda_device *mz_cuda_of(mz_stream *stream)
+{
+    return (mz_cuda_device *)stream->device->impl;
+}
+
+/* MZ_OK, or MZ_ERR_DEVICE (MZ_ERR_MEMORY) with CUDA's text: "cudaMalloc: out of memory". */
+mz_status mz_cuda_check(cudaError_t error, const char *call);
+/* The last launch's error, for launchers. */
+mz_status mz_cuda_launched(const char *kernel);
+
+/* kernels/cuda: released with the device. */
+void mz_cuda_matmul_plans_destroy(struct mz_matmul_plans *plans);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
