@@ -57,13 +57,27 @@ static mz_status find_members(mz_comm *comm)
     return mz_mpi_agree(comm->group, status, "setting up collectives");
 }
 
+/* The transports read and write the ranks' memory from the host. */
+static mz_status check_device(const mz_comm *comm)
+{
+    const mz_device *device = comm->device;
+    if (!device || strcmp(device->ops->name, "cuda") != 0)
+        return MZ_OK;
+    return mz_fail(
+        MZ_ERR_UNSUPPORTED,
+        "%d ranks on %s: there are no collectives between GPUs yet; start one rank, or give --device cpu",
+        comm->layout.size, device->label);
+}
+
 static mz_status open_transports(mz_comm *comm, size_t chunk_bytes)
 {
     bool spin = false;
     size_t size = (size_t)comm->layout.size;
     if (size == 1)
         return MZ_OK;
-    mz_status status = cores_suffice(comm->group, &spin);
+    mz_status status = check_device(comm);
+    if (!status)
+        status = cores_suffice(comm->group, &spin);
     status = mz_mpi_agree(comm->group, status, "setting up collectives");
     if (status)
         return status;
