@@ -17,10 +17,8 @@ template <int D_, int BQ_, int BK_, int TY_, int TX_> struct tiling {
 };
 typedef tiling<64, 64, 64, 16, 16> tiling_64;
 typedef tiling<128, 32, 32, 16, 16> tiling_128;
-typedef tiling<256, 16, 16, 16, 16> tiling_256;
-typedef tiling<1024, 8, 8, 8, 32> tiling_1024;
 
-/* A launch of KERNEL<tiling, T> by head size and dtype. */
+/* A launch of KERNEL<tiling, T> by head size and dtype; `status` takes the failure of a head that is too large. */
 #define FOR_TILING(shape, TILING, ...)                                                                             \
     do {                                                                                                           \
         if ((shape)->head_size <= 64) {                                                                            \
@@ -29,12 +27,9 @@ typedef tiling<1024, 8, 8, 8, 32> tiling_1024;
         } else if ((shape)->head_size <= 128) {                                                                    \
             typedef tiling_128 TILING;                                                                             \
             __VA_ARGS__;                                                                                           \
-        } else if ((shape)->head_size <= 256) {                                                                    \
-            typedef tiling_256 TILING;                                                                             \
-            __VA_ARGS__;                                                                                           \
         } else {                                                                                                   \
-            typedef tiling_1024 TILING;                                                                            \
-            __VA_ARGS__;                                                                                           \
+            status = mz_fail(MZ_ERR_UNSUPPORTED, "attention on a GPU: heads of %lld features; 128 at most",        \
+                             (long long)(shape)->head_size);                                                       \
         }                                                                                                          \
     } while (0)
 
