@@ -17,7 +17,7 @@ typedef struct mz_cli_common {
 enum { MZ_COMMAND_GROUPS = 8 };
 
 struct mz_command {
-    const char *name, *operands; /* operands: "PATH", or "" */
+    const char *name, *operands; /* name: "train", "bench train"; operands: "PATH", or "" */
     const char *summary;         /* one line, for the list of commands */
     const char *description;     /* a paragraph, for --help and the manual */
     const mz_command_group *groups;
@@ -34,8 +34,9 @@ extern const mz_command mz_command_train, mz_command_eval, mz_command_generate, 
 extern const mz_command *const mz_commands[];
 extern const int mz_n_commands;
 
-/* NULL, with an error recorded that names the nearest command. */
-const mz_command *mz_command_find(const char *name);
+/* The command that the first arguments name, and of how many words its name is: "train", or two as in "bench train".
+ * NULL, with an error recorded that names the nearest command. */
+const mz_command *mz_command_find(int n_args, char **args, int *n_words);
 
 /* Groups that several commands have. */
 extern const mz_option_group mz_group_common;   /* mz_cli_common, of every command */

@@ -65,7 +65,7 @@ static void print_program(FILE *out)
         "Usage: mpizero COMMAND [options]\n       srun mpizero COMMAND [options]\n\nTrains large models with ZeRO "
         "over MPI.\n\nCommands:\n");
     for (int i = 0; i < mz_n_commands; i++)
-        fprintf(out, "  %-12s %s\n", mz_commands[i]->name, mz_commands[i]->summary);
+        fprintf(out, "  %-17s  %s\n", mz_commands[i]->name, mz_commands[i]->summary);
     fprintf(out,
             "\n'mpizero COMMAND --help' lists a command's options; 'mpizero --version' names the version.\n"
             "Exit codes: 0 done, 1 failed, 2 wrong command line, 75 saved on a signal and wants to be requeued.\n");

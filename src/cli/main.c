@@ -23,7 +23,8 @@ static mz_status run(const mz_command *command, const void *target, mz_world **w
 static mz_status run_command(int n_args, char **args, mz_world **world)
 {
     bool help = false;
-    const mz_command *command = mz_command_find(args[0]);
+    int n_words;
+    const mz_command *command = mz_command_find(n_args, args, &n_words);
     if (!command)
         return MZ_ERR_USAGE;
     mz_cli_common *target = mz_calloc(1, command->target_bytes); /* its first member is the common part */
@@ -32,7 +33,7 @@ static mz_status run_command(int n_args, char **args, mz_world **world)
     *target = (mz_cli_common){.timeout_seconds = -1};
     if (command->set_defaults)
         command->set_defaults(target);
-    mz_status status = mz_options_parse(command, n_args - 1, args + 1, target, &help);
+    mz_status status = mz_options_parse(command, n_args - n_words, args + n_words, target, &help);
     if (status == MZ_OK && help && mz_is_first_process())
         mz_help_print(command, stdout);
     if (status == MZ_OK && !help)
