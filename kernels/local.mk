@@ -18,12 +18,14 @@ libcpu_generic_a_SOURCES = $(cpu_kernel_sources)
 libcpu_generic_a_CFLAGS = $(AM_CFLAGS)
 libmpizero_a_LIBADD = $(libcpu_generic_a_OBJECTS)
 if HAVE_X86_KERNELS
-noinst_LIBRARIES += libcpu_avx2.a libcpu_avx512.a
+noinst_LIBRARIES += libcpu_avx2.a libcpu_avx512.a libcpu_avx512_bf16.a
 libcpu_avx2_a_SOURCES = $(cpu_kernel_sources)
 libcpu_avx2_a_CFLAGS = $(AM_CFLAGS) -mavx2 -mfma -mf16c
 libcpu_avx512_a_SOURCES = $(cpu_kernel_sources)
 libcpu_avx512_a_CFLAGS = $(AM_CFLAGS) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
-libmpizero_a_LIBADD += $(libcpu_avx2_a_OBJECTS) $(libcpu_avx512_a_OBJECTS)
+libcpu_avx512_bf16_a_SOURCES = $(cpu_kernel_sources) kernels/cpu/gemm_pairs.c kernels/cpu/simd_pairs.h
+libcpu_avx512_bf16_a_CFLAGS = $(libcpu_avx512_a_CFLAGS) -mavx512bf16
+libmpizero_a_LIBADD += $(libcpu_avx2_a_OBJECTS) $(libcpu_avx512_a_OBJECTS) $(libcpu_avx512_bf16_a_OBJECTS)
 endif
 
 # The CUDA kernels, and the backend that runs them.

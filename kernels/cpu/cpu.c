@@ -29,6 +29,11 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+static bool has_avx512_bf16(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+
 static bool has_avx2(void)
 {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
@@ -43,6 +48,7 @@ static bool always(void)
 /* Best first. */
 static const instruction_set sets[] = {
 #ifdef HAVE_X86_KERNELS
+    {"avx512_bf16", &mz_cpu_kernels_avx512_bf16, has_avx512_bf16},
     {"avx512", &mz_cpu_kernels_avx512, has_avx512},
     {"avx2", &mz_cpu_kernels_avx2, has_avx2},
 #endif

@@ -1,8 +1,14 @@
 /* The vectorised, multi-threaded kernels of the CPU backend.
  *
- * Each instruction set has a table built from the same sources: "avx512" (F, BW, DQ, VL), "avx2" (with FMA and
- * F16C) and "generic". The environment variable MPIZERO_CPU_ISA=avx512|avx2|generic names the best one to
- * use; without it, or when the processor lacks what it names, the best one that the processor has is used. */
+ * Each instruction set has a table built from the same sources: "avx512_bf16", "avx512" (F, BW, DQ, VL), "avx2"
+ * (with FMA and F16C) and "generic". The environment variable MPIZERO_CPU_ISA=avx512_bf16|avx512|avx2|generic names
+ * the best one to use; without it, or when the processor lacks what it names, the best one that the processor has
+ * is used.
+ *
+ * "avx512_bf16" is "avx512" but for products of bf16 matrices with alpha = 1, which it multiplies as they are
+ * (VDPBF16PS) where the others widen them to fp32. Products are exact in fp32 and sums rounded to nearest as
+ * elsewhere, so the same bounds hold; only subnormal elements (below 2^-126) count as 0, and so do sums that small.
+ */
 #ifndef MZ_KERNELS_CPU_CPU_H
 #define MZ_KERNELS_CPU_CPU_H
 
@@ -21,5 +27,6 @@ extern const mz_kernels mz_cpu_kernels_generic;
 /* Not in builds for other processors. */
 extern const mz_kernels mz_cpu_kernels_avx2;
 extern const mz_kernels mz_cpu_kernels_avx512;
+extern const mz_kernels mz_cpu_kernels_avx512_bf16;
 
 #endif

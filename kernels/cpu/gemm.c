@@ -5,8 +5,8 @@
 
 #include "kernels/cpu/storage.h"
 
-/* Sizes of packed blocks, in floats: one block of A per thread stays in the second-level cache together with a
- * panel of B; a block of B in the third level or, streamed, in memory. */
+/* Sizes of packed blocks, in words of 32 bits: one block of A per thread stays in the second-level cache together
+ * with a panel of B; a block of B in the third level or, streamed, in memory. */
 enum { MAX_KC = 1024, A_BLOCK = 128 * 1024, B_BLOCK = 2 * 1024 * 1024, PARTIAL_BLOCK = 2 * 1024 * 1024 };
 /* B that fits here is read in place, where its layout allows it. */
 enum { SMALL_B = 64 * 1024 };
@@ -113,7 +113,7 @@ static void compute_tile(const mz_gemm *g, int64_t i, int64_t j, int mr, int64_t
         prefetch_tile(g->c, args->dtype_c, i * args->ldc + j, args->ldc, mr, n);
     if (g->last && args->epilogue == MZ_EPI_DACT)
         prefetch_tile(args->aux, args->dtype, i * args->n + j, args->n, mr, n);
-    const mz_micro_fn micro = args->trans_a ? MZ_CPU(micro_panel)[mr][nv] : MZ_CPU(micro_block)[mr][nv];
+    const mz_micro_fn micro = args->trans_a ? g->form->panel[mr][nv] : g->form->block[mr][nv];
     if (sink == tile || n == nv * VF_N) {
         micro(g->k, a, MZ_MR, b, b_k, init, sink, ld);
     } else {
@@ -143,11 +143,11 @@ static void pack_b(const mz_gemm *g, int64_t j, int64_t n, float *out)
     float sums[PACKED_TOGETHER * MZ_NR] __attribute__((aligned(64)));
     const mz_matmul_args *a = g->args;
     if (!g->column_sums) {
-        MZ_CPU(pack_b)(g, j, n, out, NULL);
+        g->form->pack_b(g, j, n, out, NULL);
         return;
     }
     memset(sums, 0, (size_t)ceil_div(n, VF_N) * VF_N * sizeof *sums);
-    MZ_CPU(pack_b)(g, j, n, out, sums);
+    g->form->pack_b(g, j, n, out, sums);
     for (int64_t c = 0; c < n; c += VF_N) {
         vf total = vf_load(sums + c);
         if (!g->first)
@@ -180,7 +180,7 @@ static void compute_rows(void *arg, int64_t begin, int64_t end, int thread)
     const int64_t mc = balanced(end - begin, g->mc, MZ_MR);
     for (int64_t i = begin; i < end; i += mc) {
         const int64_t m = end - i < mc ? end - i : mc;
-        MZ_CPU(pack_a)(g, i, m, a);
+        g->form->pack_a(g, i, m, a);
         for (int64_t j = 0; j < g->n; j += MZ_NR) {
             const int64_t n = g->n - j < MZ_NR ? g->n - j : MZ_NR;
             if (g->reads_b)
@@ -195,9 +195,9 @@ static void compute_rows(void *arg, int64_t begin, int64_t end, int thread)
 static void set_k_block(mz_gemm *g, int64_t p)
 {
     g->p0 = p;
-    g->k = g->args->k - p < g->kc ? g->args->k - p : g->kc;
+    g->k = g->steps - p < g->kc ? g->steps - p : g->kc;
     g->first = p == 0;
-    g->last = p + g->k >= g->args->k;
+    g->last = p + g->k >= g->steps;
 }
 
 static void product_by_rows(mz_gemm *g, mz_threads *threads)
@@ -225,7 +225,7 @@ static void compute_columns(void *arg, int64_t begin, int64_t end, int thread)
     int64_t p = 0;
     do {
         set_k_block(&g, p);
-        MZ_CPU(pack_a)(&g, 0, g.args->m, a);
+        g.form->pack_a(&g, 0, g.args->m, a);
         for (int64_t j = first; j < stop; j += MZ_NR) {
             const int64_t n = stop - j < MZ_NR ? stop - j : MZ_NR;
             if (g.reads_b) {
@@ -252,12 +252,23 @@ static bool sums_columns(const mz_matmul_args *a)
     return a->epilogue == MZ_EPI_BGRAD_B && !a->trans_b;
 }
 
+static const mz_gemm_form *choose_form(const mz_matmul_args *a)
+{
+#ifdef MZ_HAS_PAIRS
+    if (a->dtype == MZ_BF16 && a->alpha == 1.0f)
+        return &MZ_CPU(gemm_pairs);
+#endif
+    (void)a;
+    return &MZ_CPU(gemm_floats);
+}
+
 int64_t MZ_CPU(gemm_plan)(const mz_matmul_args *a, int n_threads, mz_gemm *g)
 {
-    *g = (mz_gemm){.args = a};
-    g->kc = balanced(a->k, MAX_KC, 1);
+    *g = (mz_gemm){.args = a, .form = choose_form(a)};
+    g->steps = ceil_div(a->k, g->form->elements);
+    g->kc = balanced(g->steps, MAX_KC, 1);
     g->mc = balanced(a->m, A_BLOCK / g->kc, MZ_MR);
-    g->sink = choose_sink(a, g->kc >= a->k);
+    g->sink = choose_sink(a, g->kc >= g->steps);
     const bool columns = by_columns(a, n_threads, g->mc);
     const bool in_place = !a->trans_b && a->dtype == MZ_F32 && a->n % VF_N == 0;
     g->reads_b = in_place && (a->m <= 2 * MZ_MR || a->k * a->n <= SMALL_B);

@@ -26,8 +26,11 @@
 typedef void (*mz_micro_fn)(int64_t k, const float *a, int64_t a_k, const float *b, int64_t b_k, const float *init,
                             float *c, int64_t ldc);
 
-/* The product's term of one p, added to the accumulators. */
-MZ_INLINE void mz_micro_step(int mr, int nv, const float *a, int64_t a_row, const float *b, vf acc[MZ_MR][MZ_NV])
+/* c + the term or terms of a step of k. */
+typedef vf (*mz_multiply_add)(vf a, vf b, vf c);
+
+MZ_INLINE void mz_micro_step(int mr, int nv, mz_multiply_add multiply_add, const float *a, int64_t a_row,
+                             const float *b, vf acc[MZ_MR][MZ_NV])
 {
     vf row[MZ_NV];
 #pragma GCC unroll 4
@@ -38,14 +41,14 @@ MZ_INLINE void mz_micro_step(int mr, int nv, const float *a, int64_t a_row, cons
         const vf x = vf_set1(a[i * a_row]);
 #pragma GCC unroll 4
         for (int j = 0; j < nv; j++)
-            acc[i][j] = vf_fma(x, row[j], acc[i][j]);
+            acc[i][j] = multiply_add(x, row[j], acc[i][j]);
     }
 }
 
 /* a_row: distance of A's rows. blocked: whether the form is "block", else A's columns are a_k apart. */
-MZ_INLINE void mz_micro(int mr, int nv, int64_t k, const float *restrict a, int64_t a_row, int64_t a_k,
-                        bool blocked, const float *restrict b, int64_t b_k, const float *init, float *restrict c,
-                        int64_t ldc)
+MZ_INLINE void mz_micro(int mr, int nv, mz_multiply_add multiply_add, int64_t k, const float *restrict a,
+                        int64_t a_row, int64_t a_k, bool blocked, const float *restrict b, int64_t b_k,
+                        const float *init, float *restrict c, int64_t ldc)
 {
     vf acc[MZ_MR][MZ_NV];
 #pragma GCC unroll 16
@@ -58,17 +61,41 @@ MZ_INLINE void mz_micro(int mr, int nv, int64_t k, const float *restrict a, int6
     for (; blocked && k >= VF_N; k -= VF_N) {
 #pragma GCC unroll 4
         for (int p = 0; p < VF_N; p++, b += b_k)
-            mz_micro_step(mr, nv, a + p, a_row, b, acc);
+            mz_micro_step(mr, nv, multiply_add, a + p, a_row, b, acc);
         a += MZ_MR * VF_N;
     }
     for (int64_t p = 0; p < k; p++, b += b_k, a += blocked ? 1 : a_k)
-        mz_micro_step(mr, nv, a, a_row, b, acc);
+        mz_micro_step(mr, nv, multiply_add, a, a_row, b, acc);
 #pragma GCC unroll 16
     for (int i = 0; i < mr; i++)
 #pragma GCC unroll 4
         for (int j = 0; j < nv; j++)
             vf_store(c + i * ldc + j * VF_N, acc[i][j]);
 }
+
+#if MZ_MR == 12
+#define MZ_MICRO_ROWS MZ_ROWS_TO_12
+#elif MZ_MR == 6
+#define MZ_MICRO_ROWS MZ_ROWS_TO_6
+#else
+#define MZ_MICRO_ROWS MZ_ROWS_TO_4
+#endif
+
+/* All tiles: X(rows, vectors). */
+#define MZ_ROWS_TO_4(X) X(1, 1) X(1, 2) X(2, 1) X(2, 2) X(3, 1) X(3, 2) X(4, 1) X(4, 2)
+#define MZ_ROWS_TO_6(X) MZ_ROWS_TO_4(X) X(5, 1) X(5, 2) X(6, 1) X(6, 2)
+#define MZ_ROWS_TO_12(X)                                                                                           \
+    MZ_ROWS_TO_6(X)                                                                                                \
+    X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1) X(12, 2)
+
+/* A micro-kernel of type mz_micro_fn named form_MR_NV, from arguments of mz_micro. */
+#define MZ_DEFINE_MICRO(form, mr, nv, multiply_add, a_row, a_k_, blocked)                                          \
+    static void form##_##mr##_##nv(int64_t k, const float *a, int64_t a_k, const float *b, int64_t b_k,            \
+                                   const float *init, float *c, int64_t ldc)                                       \
+    {                                                                                                              \
+        (void)a_k;                                                                                                 \
+        mz_micro(mr, nv, multiply_add, k, a, a_row, a_k_, blocked, b, b_k, init, c, ldc);                          \
+    }
 
 /* [rows][vectors]; rows 1..MZ_MR, vectors 1..MZ_NV. */
 extern const mz_micro_fn MZ_CPU(micro_panel)[MZ_MR + 1][MZ_NV + 1];

@@ -1,5 +1,6 @@
-/* Packing: blocks of A and B are laid out in the order in which the micro-kernel reads them, as fp32 whatever
- * their storage type. Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008. */
+/* Packing: blocks of A and B are laid out in the order in which the micro-kernel reads them, here as fp32 whatever
+ * their storage type (gemm_pairs.c: bf16 as it is). Goto and van de Geijn, "Anatomy of high-performance matrix
+ * multiplication", 2008. */
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/storage.h"
 
@@ -29,7 +30,7 @@ MZ_INLINE void pack_a_columns(const mz_gemm *g, int64_t i0, int64_t m, mz_dtype 
     }
 }
 
-void MZ_CPU(pack_a)(const mz_gemm *g, int64_t i0, int64_t m, float *out)
+static void pack_a(const mz_gemm *g, int64_t i0, int64_t m, float *out)
 {
     if (g->args->trans_a)
         MZ_FOR_DTYPE(g->args->dtype, pack_a_columns(g, i0, m, D, out));
@@ -79,7 +80,7 @@ MZ_INLINE void pack_b_columns(const mz_gemm *g, int64_t j, int64_t n, mz_dtype d
     }
 }
 
-void MZ_CPU(pack_b)(const mz_gemm *g, int64_t j, int64_t n, float *out, float *sums)
+static void pack_b(const mz_gemm *g, int64_t j, int64_t n, float *out, float *sums)
 {
     if (g->args->trans_b)
         MZ_FOR_DTYPE(g->args->dtype, pack_b_columns(g, j, n, D, out));
@@ -88,3 +89,11 @@ void MZ_CPU(pack_b)(const mz_gemm *g, int64_t j, int64_t n, float *out, float *s
     else
         MZ_FOR_DTYPE(g->args->dtype, pack_b_rows(g, j, n, D, out, NULL));
 }
+
+const mz_gemm_form MZ_CPU(gemm_floats) = {
+    .elements = 1,
+    .pack_a = pack_a,
+    .pack_b = pack_b,
+    .panel = MZ_CPU(micro_panel),
+    .block = MZ_CPU(micro_block),
+};

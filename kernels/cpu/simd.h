@@ -21,8 +21,13 @@
 #define MZ_INLINE static inline __attribute__((always_inline, unused))
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-#define VF_N   16
+#define VF_N 16
+#ifdef __AVX512BF16__
+#define MZ_ISA       avx512_bf16
+#define MZ_HAS_PAIRS /* of bf16: simd_pairs.h */
+#else
 #define MZ_ISA avx512
+#endif
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define VF_N   8
 #define MZ_ISA avx2
@@ -46,6 +51,10 @@ typedef uint32_t vu __attribute__((vector_size(4 * VF_N), aligned(4 * VF_N)));
 #include "kernels/cpu/simd_avx2.h"
 #else
 #include "kernels/cpu/simd_generic.h"
+#endif
+
+#ifdef MZ_HAS_PAIRS
+#include "kernels/cpu/simd_pairs.h"
 #endif
 
 MZ_INLINE vu vu_set1(uint32_t x)

@@ -1,0 +1,47 @@
+/* Pairs of bf16 in 32-bit lanes, the earlier element in the lower half (AVX512-BF16). Included by simd.h only. */
+#ifndef MZ_KERNELS_CPU_SIMD_PAIRS_H
+#define MZ_KERNELS_CPU_SIMD_PAIRS_H
+
+#include <stdbool.h>
+
+/* c + the products of both elements, lane by lane; each of the two sums is rounded. Subnormal numbers are 0. */
+MZ_INLINE vf vf_dot_pairs(vf a, vf b, vf c)
+{
+    return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+}
+
+/* Consecutive elements of memory, n at most; the others are 0. */
+MZ_INLINE vf vf_pairs_n(const uint16_t *p, int64_t n)
+{
+    return (vf)_mm512_maskz_loadu_epi16(n >= 2 * VF_N ? ~(__mmask32)0 : ((__mmask32)1 << n) - 1, p);
+}
+
+MZ_INLINE vf vf_pairs(const uint16_t *p)
+{
+    return (vf)_mm512_loadu_si512(p);
+}
+
+/* a0 b0 a1 b1 ... of 2 VF_N elements each: *low has the first VF_N of a and b, *high the others. */
+MZ_INLINE void vf_zip_pairs(vf a, vf b, vf *low, vf *high)
+{
+    vu first, second; /* where each 16-bit element comes from: bit 5 says b */
+    for (int i = 0; i < VF_N; i++) {
+        first[i] = (uint32_t)i | (uint32_t)(i + 32) << 16;
+        second[i] = (uint32_t)(i + 16) | (uint32_t)(i + 48) << 16;
+    }
+    *low = (vf)_mm512_permutex2var_epi16((__m512i)a, (__m512i)first, (__m512i)b);
+    *high = (vf)_mm512_permutex2var_epi16((__m512i)a, (__m512i)second, (__m512i)b);
+}
+
+/* The earlier and the later elements as fp32. */
+MZ_INLINE vf vf_pairs_even(vf pairs)
+{
+    return (vf)((vu)pairs << 16);
+}
+
+MZ_INLINE vf vf_pairs_odd(vf pairs)
+{
+    return (vf)((vu)pairs & 0xffff0000u);
+}
+
+#endif
