@@ -3,7 +3,8 @@
  * Shapes: B samples, T positions, D features. Operations over rows see [.., D] as [rows, D]. Inputs are
  * borrowed; *y is set on success only, with a reference that the caller owns. Errors: MZ_ERR_ARGUMENT for
  * shapes that do not fit (the message names the operation and both shapes), MZ_ERR_MEMORY when the arena is
- * full. Activations have the tape's dtype; parameters likewise. */
+ * full. Activations have the tape's dtype; parameters likewise. Several operations may share a parameter; one
+ * operation takes it in one place only. */
 #ifndef MPIZERO_NN_H
 #define MPIZERO_NN_H
 

@@ -55,6 +55,9 @@ static mz_status check(const mz_tape *tape, mz_tensor *ids, const mz_param *tabl
         status = mz_param_check(tape, table, "embedding: table", 2, -1, -1);
     if (status == MZ_OK && positions)
         status = mz_param_check(tape, positions, "embedding: positions", 2, -1, table->spec.shape[1]);
+    if (status == MZ_OK && positions == table)
+        status = mz_fail(MZ_ERR_ARGUMENT, "embedding: \"%s\" is both table and positions; these are two parameters",
+                         table->spec.name);
     if (status == MZ_OK && positions && positions->grad_dtype != table->grad_dtype)
         status = mz_fail(MZ_ERR_ARGUMENT, "embedding: gradients of \"%s\" and \"%s\" differ in type",
                          table->spec.name, positions->spec.name);

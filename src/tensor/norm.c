@@ -111,6 +111,9 @@ static mz_status check(const mz_tape *tape, mz_tensor *x, mz_tensor *residual, c
         status = mz_param_check(tape, weight, "layer_norm: weight", 1, mz_tensor_dim(x, -1), -1);
     if (status == MZ_OK)
         status = mz_param_check(tape, bias, "layer_norm: bias", 1, mz_tensor_dim(x, -1), -1);
+    if (status == MZ_OK && weight == bias)
+        status = mz_fail(MZ_ERR_ARGUMENT, "layer_norm: \"%s\" is both weight and bias; these are two parameters",
+                         weight->spec.name);
     if (status == MZ_OK && weight->grad_dtype != bias->grad_dtype)
         status = mz_fail(MZ_ERR_ARGUMENT, "layer_norm: gradients of \"%s\" and \"%s\" differ in type",
                          weight->spec.name, bias->spec.name);

@@ -9,8 +9,8 @@
 
 typedef struct things {
     rig r;
-    mz_tensor *x23, *x32, *x2, *x236, *scalar, *half, *loss, *ids, *mask;
-    mz_param w45, w35, b5, b4, half_param, absent;
+    mz_tensor *x23, *x32, *x25, *x2, *x236, *scalar, *half, *loss, *ids, *mask;
+    mz_param w45, w35, b5, c5, b4, half_param, absent;
 } things;
 
 static mz_tensor *y, *z;
@@ -72,6 +72,16 @@ static mz_status norm_residual(things *t)
 static mz_status norm_sum(things *t)
 {
     return mz_layer_norm(t->r.tape, t->x23, NULL, &t->b5, &t->b5, 1e-5f, &z, &y);
+}
+
+static mz_status norm_weight_twice(things *t)
+{
+    return mz_layer_norm(t->r.tape, t->x25, NULL, &t->b5, &t->b5, 1e-5f, NULL, &y);
+}
+
+static mz_status embedding_table_twice(things *t)
+{
+    return mz_embedding(t->r.tape, t->ids, &t->w45, &t->w45, NULL, 0, &y);
 }
 
 static mz_status embedding_dtype(things *t)
@@ -205,6 +215,8 @@ static const struct {
     {norm_width, "layer_norm: weight", MZ_ERR_ARGUMENT},
     {norm_residual, "found [2, 3] and [3, 2]", MZ_ERR_ARGUMENT},
     {norm_sum, "together", MZ_ERR_ARGUMENT},
+    {norm_weight_twice, "\"b5\" is both weight and bias", MZ_ERR_ARGUMENT},
+    {embedding_table_twice, "\"w45\" is both table and positions", MZ_ERR_ARGUMENT},
     {embedding_dtype, "embedding: ids", MZ_ERR_ARGUMENT},
     {embedding_positions, "positions 1 to 3 are wanted, but \"w35\" has 3", MZ_ERR_ARGUMENT},
     {embedding_width, "embedding: positions", MZ_ERR_ARGUMENT},
@@ -237,6 +249,7 @@ static void open_things(things *t)
     rig_open(&t->r, "cpu", RIG_REFERENCE);
     t->x23 = rig_tensor(&t->r, 2, SHAPE(2, 3), 1);
     t->x32 = rig_tensor(&t->r, 2, SHAPE(3, 2), 2);
+    t->x25 = rig_tensor(&t->r, 2, SHAPE(2, 5), 10);
     t->x2 = rig_tensor(&t->r, 1, SHAPE(2), 3);
     t->x236 = rig_tensor(&t->r, 3, SHAPE(2, 3, 6), 4);
     t->scalar = rig_tensor(&t->r, 0, NULL, 5);
@@ -247,6 +260,7 @@ static void open_things(things *t)
     rig_param(&t->w45, "w45", 2, 4, 5, 6);
     rig_param(&t->w35, "w35", 2, 3, 5, 7);
     rig_param(&t->b5, "b5", 1, 5, 0, 8);
+    rig_param(&t->c5, "c5", 1, 5, 0, 11);
     rig_param(&t->b4, "b4", 1, 4, 0, 9);
     t->half_param = t->absent = t->w35;
     t->half_param.dtype = MZ_BF16;
@@ -258,6 +272,7 @@ static void close_things(things *t)
     rig_param_free(&t->w45);
     rig_param_free(&t->w35);
     rig_param_free(&t->b5);
+    rig_param_free(&t->c5);
     rig_param_free(&t->b4);
     rig_close(&t->r);
 }
@@ -301,7 +316,7 @@ static mz_status some_work(things *t)
     if (status == MZ_OK)
         status = mz_linear(tape, v, &t->w35, &t->b5, MZ_WEIGHT_IN_OUT, MZ_ACT_GELU_ERF, &h);
     if (status == MZ_OK)
-        status = mz_layer_norm(tape, h, h, &t->b5, &t->b5, 1e-5f, &sum, &n);
+        status = mz_layer_norm(tape, h, h, &t->b5, &t->c5, 1e-5f, &sum, &n);
     if (status == MZ_OK)
         status = mz_mse_loss(tape, n, sum, &loss);
     mz_tensor_release(h);
