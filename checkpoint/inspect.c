@@ -132,7 +132,7 @@ mz_status mz_inspect(const char *path, bool verify, json_t **facts)
         return inspect_checkpoint(path, verify, facts);
     if (mz_weights_present(path))
         return inspect_weights(path, facts);
-    return mz_fail(MZ_ERR_USAGE,
+    return mz_fail(MZ_ERR_CHECKPOINT,
                    "%s: neither a checkpoint (%s), nor a run's folder (%s/), nor weights (model.safetensors)", path,
                    MZ_MANIFEST_NAME, MZ_CHECKPOINTS_FOLDER);
 }

@@ -2,13 +2,11 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "core/error.h"
-#include "core/file.h"
 #include "core/memory.h"
 #include "train/engine_impl.h"
-#include "train/train.h"
+#include "train/setup.h"
 
 void mz_estimate_options_default(mz_estimate_options *options)
 {
@@ -24,23 +22,6 @@ typedef struct estimate {
     int64_t block_size;
     double sent_per_rank, into_node; /* bytes per optimiser step */
 } estimate;
-
-static mz_status open_model(const mz_estimate_options *options, estimate *e)
-{
-    struct stat info;
-    if (!options->model || stat(options->model, &info) != 0)
-        return mz_fail(MZ_ERR_USAGE, "--model %s: expected a Hugging Face folder or a config.json",
-                       options->model ? options->model : "is missing");
-    if (S_ISDIR(info.st_mode))
-        return mz_model_from_folder(options->model, &e->model);
-    char *text = NULL;
-    size_t bytes = 0;
-    mz_status st = mz_file_read(options->model, &text, &bytes);
-    if (st == MZ_OK)
-        st = mz_model_from_config(options->model, text, &e->model);
-    mz_free(text);
-    return st;
-}
 
 /* The model state of rank 0 of `ranks`, laid out on the meta device. */
 static mz_status plan_state(const mz_estimate_options *options, estimate *e)
@@ -176,14 +157,14 @@ mz_status mz_estimate(const mz_estimate_options *options, FILE *out)
 {
     estimate e = {0};
     mz_config_defaults flags = options->flags;
+    bool is_folder;
     mz_status st =
         options->ranks < 1 ? mz_fail(MZ_ERR_USAGE, "--ranks %d: expected at least 1", options->ranks) : MZ_OK;
     if (st == MZ_OK)
-        st = open_model(options, &e);
+        st = mz_setup_open_model(options->model, &is_folder, &e.model);
     if (st == MZ_OK) {
         int64_t most = mz_model_get_info(e.model)->max_positions;
         flags.hidden_size = mz_model_get_info(e.model)->hidden;
-        flags.total_steps = 1;
         e.block_size = options->block_size > 0 ? options->block_size : most < 1024 ? most : 1024;
         if (e.block_size > most)
             st = mz_fail(MZ_ERR_USAGE, "--block-size %lld: the model has %lld positions", (long long)e.block_size,

@@ -26,25 +26,34 @@ void mz_train_options_default(mz_train_options *options)
 
 /* ---- model and tokenizer: each rank for itself ---- */
 
-static mz_status open_model(const mz_train_options *options, mz_setup *setup)
+mz_status mz_setup_open_model(const char *path, bool *is_folder, mz_model **model)
 {
     struct stat info;
-    if (!options->model)
+    if (!path)
         return mz_fail(MZ_ERR_USAGE, "--model: missing; give a Hugging Face folder or a config.json");
-    if (stat(options->model, &info) != 0)
-        return mz_fail_errno(MZ_ERR_MODEL, "--model %s", options->model);
-    if (S_ISDIR(info.st_mode)) {
-        setup->model_folder = mz_strdup(options->model);
-        setup->has_weights = mz_weights_present(options->model);
-        return setup->model_folder ? mz_model_from_folder(options->model, &setup->model) : MZ_ERR_MEMORY;
-    }
+    if (stat(path, &info) != 0)
+        return mz_fail_errno(MZ_ERR_MODEL, "--model %s", path);
+    *is_folder = S_ISDIR(info.st_mode);
+    if (*is_folder)
+        return mz_model_from_folder(path, model);
     char *text = NULL;
     size_t bytes = 0;
-    mz_status st = mz_file_read(options->model, &text, &bytes);
+    mz_status st = mz_file_read(path, &text, &bytes);
     if (st == MZ_OK)
-        st = mz_model_from_config(options->model, text, &setup->model);
+        st = mz_model_from_config(path, text, model);
     mz_free(text);
     return st;
+}
+
+static mz_status open_model(const mz_train_options *options, mz_setup *setup)
+{
+    bool is_folder;
+    mz_status st = mz_setup_open_model(options->model, &is_folder, &setup->model);
+    if (st != MZ_OK || !is_folder)
+        return st;
+    setup->has_weights = mz_weights_present(options->model);
+    setup->model_folder = mz_strdup(options->model);
+    return setup->model_folder ? MZ_OK : MZ_ERR_MEMORY;
 }
 
 static mz_status open_tokenizer(const mz_train_options *options, mz_setup *setup)

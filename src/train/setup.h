@@ -26,6 +26,9 @@ typedef struct mz_setup {
 mz_status mz_setup_open(mz_world *world, const mz_train_options *options, bool evaluating, mz_setup *setup);
 void mz_setup_close(mz_setup *setup);
 
+/* Local. The model of a Hugging Face folder or of a lone config.json, owned by the caller. */
+mz_status mz_setup_open_model(const char *path, bool *is_folder, mz_model **model);
+
 /* One rank's micro-batches of token blocks. */
 typedef struct mz_token_batch {
     int32_t *ids, *labels; /* [samples][block_size] */

@@ -54,7 +54,12 @@ check 2 "--no-shuffle takes no value" train --model m --no-shuffle=yes
 check 2 "unknown flag --no-model" train --no-model
 check 2 "--deepspeed and --config-file set the same" train --model m --deepspeed a --config-file b
 check 2 "--log-level: expected one of error, warning, info, debug" env --log-level loud
+# 2 is for the command line alone: files that are missing or wrong are failures, 1, in every command
 check 1 "nowhere" inspect "$builddir/nowhere"
+check 1 "nowhere" consolidate "$builddir/nowhere" --output-dir "$builddir/nowhere"
+for command in train eval generate estimate; do check 1 "nowhere" $command --model "$builddir/nowhere"; done
+check 1 "nowhere" estimate --model "${srcdir:-.}/examples/gpt2-demo" --deepspeed "$builddir/nowhere"
+check 1 "neither a checkpoint" inspect "${srcdir:-.}/examples"
 check 0 "\"mpizero\"" env --json
 check 0 "hdf5" env --log_level=error
 check 0 "1 rank on 1 node" topo
