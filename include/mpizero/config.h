@@ -28,7 +28,7 @@ typedef enum mz_scheduler_kind {
 typedef struct mz_scheduler_config {
     mz_scheduler_kind kind;
     double warmup_min_lr, warmup_max_lr; /* warmup_max_lr < 0: the optimiser's lr */
-    int64_t warmup_num_steps, total_num_steps; /* total -1: "auto", and the caller has yet to set it */
+    int64_t warmup_num_steps, total_num_steps; /* total -1: not known yet, the caller is to set it */
     bool warmup_linear; /* warmup_type: "linear"; else "log" */
     double warmup_min_ratio, cos_min_ratio;
     double cycle_min_lr, cycle_max_lr, decay_lr_rate;

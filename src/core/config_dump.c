@@ -51,8 +51,6 @@ static json_t *value_of(const mz_config_key *key, const mz_config *config)
         return json_boolean(*(const bool *)source);
     case MZ_KEY_INT: {
         int64_t value = mz_config_fetch_int(key, config);
-        if (strcmp(key->path, "scheduler.params.total_num_steps") == 0 && value < 0)
-            return json_string("auto");
         return nullable && (double)value == key->none ? json_null() : json_integer(value);
     }
     case MZ_KEY_REAL: {

@@ -123,8 +123,6 @@ mz_status mz_config_resolve_flags(mz_config_reader *reader)
         return status;
     if (mz_config_state_of(reader, "scheduler.params.warmup_num_steps") == MZ_KEY_AUTO)
         config->scheduler.warmup_num_steps = 0;
-    if (mz_config_state_of(reader, "scheduler.params.total_num_steps") == MZ_KEY_AUTO)
-        config->scheduler.total_num_steps = -1;
     if (mz_config_state_of(reader, "optimizer.params.lr") == MZ_KEY_AUTO)
         config->optimizer.lr = 5e-5; /* the Trainer's */
     for (int i = 0; i < N_FLAGS; i++) {

@@ -162,7 +162,7 @@ const mz_config_key mz_config_keys[] = {
           WARMUPS),
     PARAM(SCHED("warmup_num_steps"), MZ_KEY_INT, "1000", 0, HUGE_INT, 0, scheduler.warmup_num_steps,
           "--num-warmup-steps, else 0", ALL_WARMUPS),
-    PARAM(SCHED("total_num_steps"), MZ_KEY_INT, "required", 1, HUGE_INT, 0, scheduler.total_num_steps,
+    PARAM(SCHED("total_num_steps"), MZ_KEY_INT, "null", 1, HUGE_INT, -1, scheduler.total_num_steps,
           "the run's steps", "WarmupDecayLR WarmupCosineLR"),
     {SCHED("warmup_type"), MZ_KEY_WORD, MZ_KEY_HONOURED, "log", 0, 0, 0, "log|linear", AT(scheduler.warmup_linear),
      NULL, ALL_WARMUPS, false},

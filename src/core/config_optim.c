@@ -38,9 +38,7 @@ mz_status mz_config_check_params(const mz_config_reader *reader, const char *blo
                                   "expected a parameter of %s, found one of %s; remove it or change the type", type,
                                   key->only);
         bool unset = mz_config_entry_of(reader, key->path)->state == MZ_KEY_ABSENT;
-        bool by_flag =
-            strcmp(key->path, SCHED("total_num_steps")) == 0 && reader->config.scheduler.total_num_steps > 0;
-        if (strcmp(key->fallback, "required") == 0 && unset && takes && !by_flag)
+        if (strcmp(key->fallback, "required") == 0 && unset && takes)
             return mz_config_fail(reader, mz_config_line_of(reader, "scheduler.type"), key->path,
                                   "expected a value, because %s needs one, found none; add the key", type);
     }

@@ -96,6 +96,18 @@ static mz_status create_zero(mz_engine *engine, const mz_engine_options *options
     return MZ_OK;
 }
 
+/* A schedule that ends has to know when. */
+static mz_status check_schedule(const mz_scheduler_config *schedule)
+{
+    bool ends = schedule->kind == MZ_SCHED_WARMUP_DECAY || schedule->kind == MZ_SCHED_WARMUP_COSINE;
+    if (!ends || schedule->total_num_steps > 0)
+        return MZ_OK;
+    return mz_fail(
+        MZ_ERR_CONFIG,
+        "scheduler.params.total_num_steps: expected the run's number of steps, found none; set it in the "
+        "file, or total_steps in mz_config_defaults");
+}
+
 mz_status mz_engine_create(mz_world *world, const mz_config *config, const mz_model *model,
                            const mz_engine_options *options, mz_engine **out)
 {
@@ -107,7 +119,9 @@ mz_status mz_engine_create(mz_world *world, const mz_config *config, const mz_mo
         engine->model = model;
         engine->inference = options && options->inference;
         mz_loss_scaler_init(&engine->scaler, config);
-        st = open_device(engine, options);
+        st = engine->inference ? MZ_OK : check_schedule(&config->scheduler);
+        if (st == MZ_OK)
+            st = open_device(engine, options);
     }
     st = mz_agree(world, st, "opening the devices");
     if (st == MZ_OK && world->size > 1)

@@ -109,6 +109,24 @@ static void automatic_without_flags(void **state)
     assert_int_equal(c.scheduler.total_num_steps, -1);
 }
 
+#define HEAD "{\"train_batch_size\": 1, "
+
+/* A schedule's end that the file leaves out is the flag's, and open without one. */
+static void total_steps_left_out(void **state)
+{
+    static const char *const text =
+        HEAD "\"scheduler\": {\"type\": \"WarmupDecayLR\", \"params\": {\"warmup_num_steps\": 3}}}";
+    mz_config c;
+    mz_config_defaults flags;
+    (void)state;
+    mz_config_defaults_init(&flags);
+    assert_int_equal(load(text, &flags, 1, &c), MZ_OK);
+    assert_int_equal(c.scheduler.total_num_steps, -1);
+    flags.total_steps = 77;
+    assert_int_equal(load(text, &flags, 1, &c), MZ_OK);
+    assert_int_equal(c.scheduler.total_num_steps, 77);
+}
+
 static void no_file(void **state)
 {
     mz_config c;
@@ -161,8 +179,6 @@ static void batch_arithmetic(void **state)
         assert_int_equal(c.gradient_accumulation_steps, cases[i].steps);
     }
 }
-
-#define HEAD "{\"train_batch_size\": 1, "
 
 static void optimizers(void **state)
 {
@@ -416,12 +432,13 @@ static void allocation_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(automatic_values), cmocka_unit_test(automatic_without_flags),
-        cmocka_unit_test(no_file),          cmocka_unit_test(batch_arithmetic),
-        cmocka_unit_test(optimizers),       cmocka_unit_test(deprecated_names),
-        cmocka_unit_test(warnings),         cmocka_unit_test(offload_and_zeropp),
-        cmocka_unit_test(accelerate_file),  cmocka_unit_test(accelerate_with_json),
-        cmocka_unit_test(round_trip),       cmocka_unit_test(allocation_failures),
+        cmocka_unit_test(automatic_values),     cmocka_unit_test(automatic_without_flags),
+        cmocka_unit_test(total_steps_left_out), cmocka_unit_test(no_file),
+        cmocka_unit_test(batch_arithmetic),     cmocka_unit_test(optimizers),
+        cmocka_unit_test(deprecated_names),     cmocka_unit_test(warnings),
+        cmocka_unit_test(offload_and_zeropp),   cmocka_unit_test(accelerate_file),
+        cmocka_unit_test(accelerate_with_json), cmocka_unit_test(round_trip),
+        cmocka_unit_test(allocation_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
