@@ -12,6 +12,7 @@ typedef struct mz_cli_common {
     const char *log_level;
     int ranks_per_node;     /* of commands that start MPI */
     double timeout_seconds; /* likewise; < 0: not given */
+    const char *wire;       /* likewise */
 } mz_cli_common;
 
 enum { MZ_COMMAND_GROUPS = 8 };

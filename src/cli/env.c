@@ -1,4 +1,5 @@
 /* env: versions of what the program was built with and runs on. */
+#include <config.h>
 #include <hdf5.h>
 #include <jansson.h>
 #include <mpi.h>
@@ -10,6 +11,7 @@
 #include <sys/utsname.h>
 
 #include "cli/cli.h"
+#include "comm/transport.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/threads.h"
@@ -72,6 +74,16 @@ static json_t *pcre2_version(void)
     return json_string(text);
 }
 
+#ifdef HAVE_UCX
+static json_t *ucx_networks(void)
+{
+    char *text = NULL;
+    json_t *networks = json_string(mz_ucx_devices(&text) == MZ_OK ? text : "unknown");
+    mz_free(text);
+    return networks;
+}
+#endif
+
 static json_t *system_name(void)
 {
     struct utsname name;
@@ -91,6 +103,13 @@ static json_t *gather(void)
     json_object_set_new(env, "jansson", json_string(JANSSON_VERSION));
     json_object_set_new(env, "libyaml", json_string(yaml_get_version_string()));
     json_object_set_new(env, "pcre2", pcre2_version());
+#ifdef HAVE_UCX
+    json_object_set_new(env, "wire", json_string("ucx"));
+    json_object_set_new(env, "ucx", json_string(mz_ucx_version()));
+    json_object_set_new(env, "networks", ucx_networks());
+#else
+    json_object_set_new(env, "wire", json_string("mpi"));
+#endif
     json_object_set_new(env, "cuda_devices", json_integer(mz_device_count("cuda")));
     json_object_set_new(env, "cores", json_integer(mz_cores_available()));
     json_object_set_new(env, "memory_bytes", json_integer((json_int_t)mz_memory_total()));
@@ -137,8 +156,8 @@ const mz_command mz_command_env = {
     .name = "env",
     .operands = "",
     .summary = "versions of libraries, and what this machine has",
-    .description =
-        "Shows the versions of the program and its libraries, the processor's features, cores, memory and GPUs.",
+    .description = "Shows the versions of the program and its libraries, the processor's features, cores, memory, "
+                   "GPUs and networks.",
     .groups = groups,
     .n_groups = N(groups),
     .target_bytes = sizeof(env_target),

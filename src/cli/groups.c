@@ -16,6 +16,8 @@ const mz_option_group mz_group_common = {"Messages", common, N(common)};
 static const mz_option launch[] = {
     MZ_INT("ranks-per-node", "N", "as found", 1, 1e6, AT(ranks_per_node),
            "cut the ranks of a machine into nodes of N ranks"),
+    MZ_WORD("wire", "NAME", "as $MPIZERO_WIRE says, else ucx where built with it", "ucx|mpi", AT(wire),
+            "what moves data between nodes: ucx or mpi"),
     MZ_DOUBLE("timeout", "SECONDS", "1800", 0.001, 1e9, AT(timeout_seconds),
               "how long a rank waits for another one before it ends the job"),
 };

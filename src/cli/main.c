@@ -10,8 +10,8 @@
 static mz_status run(const mz_command *command, const void *target, mz_world **world)
 {
     const mz_cli_common *shared = target;
-    const mz_world_options options = {.ranks_per_node = shared->ranks_per_node,
-                                      .timeout_seconds = shared->timeout_seconds};
+    const mz_world_options options = {
+        .ranks_per_node = shared->ranks_per_node, .timeout_seconds = shared->timeout_seconds, .wire = shared->wire};
     mz_log_level level = MZ_LOG_INFO;
     if (shared->log_level && mz_log_level_from_name(shared->log_level, &level))
         mz_log_set_level(level);

@@ -1,8 +1,10 @@
 /* topo: the nodes and ranks of this job, as the collectives see them. */
+#include <config.h>
 #include <jansson.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "comm/transport.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/threads.h"
@@ -27,35 +29,54 @@ typedef struct rank_facts {
     char host[256];
     int cores, gpus;
     double memory_bytes;
+    char networks[256]; /* as UCX sees them; empty: none, or not built with it */
 } rank_facts;
+
+static mz_status find_networks(char *text, size_t bytes)
+{
+#ifdef HAVE_UCX
+    char *found = NULL;
+    mz_status status = mz_ucx_devices(&found);
+    if (status == MZ_OK)
+        snprintf(text, bytes, "%s", found);
+    mz_free(found);
+    return status;
+#else
+    snprintf(text, bytes, "%s", "");
+    return MZ_OK;
+#endif
+}
 
 static json_t *to_json(const mz_world *world, const rank_facts *facts)
 {
     json_t *ranks = json_array();
     for (int r = 0; r < world->size; r++)
-        json_array_append_new(ranks, json_pack("{s:i, s:i, s:i, s:s, s:i, s:i, s:f}", "rank", r, "node",
-                                               world->node_of[r], "local_rank", world->local_rank_of[r], "host",
-                                               facts[r].host, "cores", facts[r].cores, "gpus", facts[r].gpus,
-                                               "memory_bytes", facts[r].memory_bytes));
-    return json_pack("{s:i, s:i, s:o}", "ranks", world->size, "nodes", world->n_nodes, "layout", ranks);
+        json_array_append_new(ranks,
+                              json_pack("{s:i, s:i, s:i, s:s, s:i, s:i, s:f, s:s}", "rank", r, "node",
+                                        world->node_of[r], "local_rank", world->local_rank_of[r], "host",
+                                        facts[r].host, "cores", facts[r].cores, "gpus", facts[r].gpus,
+                                        "memory_bytes", facts[r].memory_bytes, "networks", facts[r].networks));
+    return json_pack("{s:i, s:i, s:s, s:o}", "ranks", world->size, "nodes", world->n_nodes, "wire", world->wire,
+                     "layout", ranks);
 }
 
 static void print_text(const mz_world *world, const rank_facts *facts)
 {
-    printf("%d rank%s on %d node%s\n", world->size, world->size == 1 ? "" : "s", world->n_nodes,
-           world->n_nodes == 1 ? "" : "s");
+    printf("%d rank%s on %d node%s, wire between nodes: %s\n", world->size, world->size == 1 ? "" : "s",
+           world->n_nodes, world->n_nodes == 1 ? "" : "s", world->wire);
     for (int node = 0; node < world->n_nodes; node++) {
-        bool first = true;
+        const rank_facts *lead = NULL;
         for (int r = 0; r < world->size; r++) {
             if (world->node_of[r] != node)
                 continue;
-            if (first)
-                printf("node %d: %s, %d cores for each rank, %d GPUs, %.1f GiB, ranks", node, facts[r].host,
-                       facts[r].cores, facts[r].gpus, facts[r].memory_bytes / (1024.0 * 1024 * 1024));
+            if (!lead) {
+                lead = &facts[r];
+                printf("node %d: %s, %d cores for each rank, %d GPUs, %.1f GiB, ranks", node, lead->host,
+                       lead->cores, lead->gpus, lead->memory_bytes / (1024.0 * 1024 * 1024));
+            }
             printf(" %d", r);
-            first = false;
         }
-        putchar('\n');
+        printf("%s%s\n", lead && *lead->networks ? "; networks: " : "", lead ? lead->networks : "");
     }
 }
 
@@ -77,7 +98,8 @@ static mz_status run(mz_world *world, const void *target)
         .cores = mz_cores_available(), .gpus = mz_device_count("cuda"), .memory_bytes = (double)mz_memory_total()};
     memcpy(mine.host, world->host, sizeof mine.host);
     rank_facts *all = mz_calloc((size_t)world->size, sizeof *all);
-    mz_status status = mz_agree(world, all ? MZ_OK : MZ_ERR_MEMORY, "gathering the topology");
+    mz_status status = all ? find_networks(mine.networks, sizeof mine.networks) : MZ_ERR_MEMORY;
+    status = mz_agree(world, status, "gathering the topology");
     if (status == MZ_OK) {
         MPI_Gather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, 0, world->comm);
         if (world->rank == 0 && t->json)
@@ -93,7 +115,9 @@ const mz_command mz_command_topo = {
     .name = "topo",
     .operands = "",
     .summary = "the job's nodes and ranks",
-    .description = "Shows how the ranks of this job lie on nodes, and what each has: cores, memory, GPUs.",
+    .description = "Shows how the ranks of this job lie on nodes, what each has (cores, memory, GPUs, networks "
+                   "that UCX can use), "
+                   "and what moves data between nodes.",
     .groups = groups,
     .n_groups = N(groups),
     .target_bytes = sizeof(topo_target),

@@ -83,7 +83,7 @@ static mz_status open_transports(mz_comm *comm, size_t chunk_bytes)
         return status;
     if (!chunk_bytes)
         chunk_bytes = default_chunk_bytes(comm->layout.per_node);
-    status = mz_hier_create(comm->group, &comm->layout, chunk_bytes, spin, &comm->hier);
+    status = mz_hier_create(comm->group, &comm->layout, comm->world->wire, chunk_bytes, spin, &comm->hier);
     if (!status)
         status = mz_all_reduce_plan_create(comm->layout.rank, comm->layout.size, &comm->plan);
     if (!status && !(comm->host_values = mz_calloc(size * MZ_HOST_VALUES_MAX, sizeof(double))))

@@ -29,6 +29,7 @@ typedef struct mz_world {
     int *node_of;       /* [size] node of each rank */
     int *local_rank_of; /* [size] */
     char host[256];
+    const char *wire;       /* "ucx" or "mpi": what moves data between nodes */
     bool owns_mpi;          /* we called MPI_Init_thread */
     double timeout_seconds; /* deadline of collectives */
 } mz_world;
@@ -36,11 +37,12 @@ typedef struct mz_world {
 typedef struct mz_world_options {
     int ranks_per_node;     /* 0: as MPI's shared-memory split says; else cut the ranks of a machine so */
     double timeout_seconds; /* <= 0: 1800 */
+    const char *wire;       /* "ucx" or "mpi"; NULL: as $MPIZERO_WIRE says, else UCX where built with it */
 } mz_world_options;
 
 /* Collective over MPI_COMM_WORLD. Initialises MPI (MPI_THREAD_MULTIPLE) unless that is done. Refuses a launch
  * in which SLURM_NTASKS, OMPI_COMM_WORLD_SIZE or PMI_SIZE say more ranks than MPI knows (N singletons), with
- * the command that would be right. Sets the log's rank. */
+ * the command that would be right. Sets the log's rank. options->wire is borrowed for the call. */
 mz_status mz_world_create(const mz_world_options *options, mz_world **world);
 void mz_world_destroy(mz_world *world); /* finalises MPI when we initialised it */
 

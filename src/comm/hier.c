@@ -1,4 +1,8 @@
+#include <config.h>
+
 #include "comm/hier.h"
+
+#include <string.h>
 
 #include "comm/mpi_check.h"
 #include "comm/voyage.h"
@@ -11,6 +15,7 @@ enum {
 
 static mz_status take_buffers(mz_hier *hier, size_t chunk_bytes)
 {
+    const mz_wire_ops *ops = hier->wire->ops;
     size_t n_nodes = (size_t)hier->layout->n_nodes;
     size_t piece = chunk_bytes / n_nodes;
     piece = (piece > LEAST_PIECE_BYTES ? piece : LEAST_PIECE_BYTES) / ALIGNMENT * ALIGNMENT;
@@ -26,7 +31,29 @@ static mz_status take_buffers(mz_hier *hier, size_t chunk_bytes)
         hier->flights[i].partial = hier->staging + i * 2 * n_nodes * piece;
         hier->flights[i].inbox = hier->flights[i].partial + n_nodes * piece;
     }
-    return MZ_OK;
+    return ops->pin ? ops->pin(hier->wire, hier->staging, MZ_VOYAGE_WINDOW * 2 * n_nodes * piece) : MZ_OK;
+}
+
+static mz_status open_wire(mz_hier *hier, MPI_Comm group, const char *wire, bool spin)
+{
+    const mz_layout *layout = hier->layout;
+    const mz_members members = {layout->world_ranks, layout->rank, layout->size};
+    int max_requests = MZ_VOYAGE_WINDOW * 2 * layout->n_nodes;
+#ifdef HAVE_UCX
+    if (strcmp(wire, "ucx") == 0) {
+        int *rail = mz_alloc((size_t)layout->n_nodes * sizeof *rail);
+        mz_status status = mz_mpi_agree(group, rail ? MZ_OK : MZ_ERR_MEMORY, "setting up collectives");
+        for (int m = 0; m < layout->n_nodes && !status; m++)
+            rail[m] = mz_rail_rank(hier, m);
+        if (!status)
+            status = mz_ucx_wire_create(group, &members, rail, layout->n_nodes, max_requests, spin, &hier->wire);
+        mz_free(rail);
+        return status;
+    }
+#endif
+    (void)wire;
+    (void)spin;
+    return mz_mpi_wire_create(group, &members, max_requests, &hier->wire);
 }
 
 static mz_status open_node(mz_hier *hier, MPI_Comm group, size_t chunk_bytes, bool spin)
@@ -42,19 +69,19 @@ static mz_status open_node(mz_hier *hier, MPI_Comm group, size_t chunk_bytes, bo
     return status;
 }
 
-mz_status mz_hier_create(MPI_Comm group, const mz_layout *layout, size_t chunk_bytes, bool spin, mz_hier **out)
+mz_status mz_hier_create(MPI_Comm group, const mz_layout *layout, const char *wire, size_t chunk_bytes, bool spin,
+                         mz_hier **out)
 {
-    const mz_members members = {layout->world_ranks, layout->rank, layout->size};
     mz_hier *hier = mz_calloc(1, sizeof *hier);
-    mz_status status = hier ? MZ_OK : MZ_ERR_MEMORY;
-    if (hier) {
+    mz_status status = mz_mpi_agree(group, hier ? MZ_OK : MZ_ERR_MEMORY, "setting up collectives");
+    if (!status) {
         hier->layout = layout;
         if (layout->n_nodes > 1)
-            status = mz_mpi_wire_create(group, &members, MZ_VOYAGE_WINDOW * 2 * layout->n_nodes, &hier->wire);
+            status = open_wire(hier, group, wire, spin);
         if (!status && layout->n_nodes > 1)
             status = take_buffers(hier, chunk_bytes);
+        status = mz_mpi_agree(group, status, "setting up collectives");
     }
-    status = mz_mpi_agree(group, status, "setting up collectives");
     if (!status && layout->per_node > 1)
         status = open_node(hier, group, chunk_bytes, spin);
     if (status) {

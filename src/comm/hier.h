@@ -14,8 +14,10 @@
 
 typedef struct mz_hier mz_hier;
 
-/* Collective over `group`, whose ranks `layout` describes; both are borrowed. spin: as mz_shm_create. */
-mz_status mz_hier_create(MPI_Comm group, const mz_layout *layout, size_t chunk_bytes, bool spin, mz_hier **hier);
+/* Collective over `group`, whose ranks `layout` describes; both are borrowed. wire: world->wire. spin: as
+ * mz_shm_create. */
+mz_status mz_hier_create(MPI_Comm group, const mz_layout *layout, const char *wire, size_t chunk_bytes, bool spin,
+                         mz_hier **hier);
 void mz_hier_destroy(mz_hier *hier);
 
 /* This rank is in collective `op`: comes before the calls below, which are all or part of it. */

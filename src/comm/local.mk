@@ -3,12 +3,17 @@ libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.
 	src/comm/launch.h src/comm/launch.c src/comm/world.c src/comm/agree.c src/comm/sum.h src/comm/sum.c \
 	src/comm/cursor.h src/comm/cursor.c src/comm/shm_segment.h src/comm/shm_segment.c src/comm/shm_sync.h \
 	src/comm/shm_sync.c src/comm/shm_direct.h src/comm/shm_direct.c src/comm/shm.c src/comm/mpi_wire.c \
+	src/comm/wire_card.h src/comm/wire_card.c \
 	src/comm/layout.h src/comm/layout.c src/comm/hier.h src/comm/hier.c src/comm/hier_collectives.c \
 	src/comm/voyage.h src/comm/voyage.c src/comm/all_reduce.h src/comm/all_reduce.c src/comm/issue.h \
 	src/comm/issue.c src/comm/collectives.c src/comm/comm.c
+if HAVE_UCX
+libmpizero_a_SOURCES += src/comm/ucx_link.h src/comm/ucx_link.c src/comm/ucx_progress.c src/comm/ucx_wire.c \
+	src/comm/ucx_devices.c
+endif
 
 # Tests
-EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh
+EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh
 check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_probe tests/comm/killed_probe \
 	tests/comm/failures.np4 tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
@@ -28,7 +33,8 @@ tests_comm_collectives_np2_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np3_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np4_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np6_SOURCES = tests/comm/collectives.c
-TESTS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/failures.np4 \
+TESTS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh \
+	tests/comm/failures.np4 \
 	tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6

@@ -3,14 +3,12 @@
  * The first message of a collective to a peer is its card (sequence number, signature, what it is), so that a peer
  * which is in another collective is found. MPI keeps the order of messages between two ranks, so that tags need not
  * number them. A rank that fails tells all others with a message that every waiting rank looks for. */
-#include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
 
 #include "comm/mpi_check.h"
-#include "comm/transport.h"
+#include "comm/wire_card.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/memory.h"
@@ -19,23 +17,9 @@ enum { TAG_CARD = 1, TAG_DATA = 2, TAG_ABORT = 3 };
 
 /* A message goes in parts of at most this, since MPI counts in int. */
 static const size_t part_bytes_max = (size_t)1 << 30;
-/* A rank that waits only for ranks which are there themselves leaves the complaint to those who know more. */
-static const double grace_seconds = 1.0;
-
-typedef struct card {
-    uint64_t sequence, signature;
-    int64_t count;
-    char kind[24], label[72];
-} card;
-
-typedef struct abort_note {
-    int32_t status;
-    char message[1024];
-} abort_note;
-
 /* What passed between this rank and one peer. */
 typedef struct peer {
-    card out, in;
+    mz_wire_card out, in;
     MPI_Request out_request, in_request;
     uint64_t sent, asked, arrived; /* sequence number, plus one, of the newest card of each kind */
 } peer;
@@ -55,7 +39,8 @@ typedef struct mpi_wire {
     mz_wire_request *requests; /* [n_requests] */
     int n_requests;
     mz_wire_request *free_requests;
-    abort_note note;
+    int *late; /* [n_requests] peers, for a message */
+    mz_wire_note note;
     MPI_Request *note_requests; /* [size] */
     bool aborted;
 } mpi_wire;
@@ -67,16 +52,11 @@ static mz_status open_card_out(mpi_wire *wire, const mz_op_info *op, int to)
         return MZ_OK;
     mz_status status = mz_mpi_wait(&p->out_request, op->deadline, "MPI_Isend"); /* the last one, long gone */
     if (status == MZ_ERR_TIMEOUT)
-        return mz_fail(MZ_ERR_TIMEOUT, "%s #%" PRIu64 " (%s): rank %d takes no messages for %g s", op->kind,
-                       op->sequence, op->label, wire->members.ranks[to], op->seconds);
+        return mz_wire_deaf(op, &wire->members, to);
     if (status)
         return status;
     p->sent = op->sequence + 1;
-    p->out.sequence = op->sequence;
-    p->out.signature = op->signature;
-    p->out.count = op->count;
-    snprintf(p->out.kind, sizeof p->out.kind, "%s", op->kind);
-    snprintf(p->out.label, sizeof p->out.label, "%s", op->label);
+    mz_wire_card_fill(&p->out, op);
     return mz_mpi_check(MPI_Isend(&p->out, sizeof p->out, MPI_BYTE, to, TAG_CARD, wire->comm, &p->out_request),
                         "MPI_Isend");
 }
@@ -133,19 +113,6 @@ static mz_status wire_recv(mz_wire_transport *base, const mz_op_info *op, int fr
     return status;
 }
 
-static mz_status compare_card(const mpi_wire *wire, const mz_op_info *op, int from)
-{
-    const card *in = &wire->peers[from].in;
-    if (in->sequence == op->sequence && in->signature == op->signature)
-        return MZ_OK;
-    return mz_fail(MZ_ERR_MISMATCH,
-                   "collective #%" PRIu64 ": rank %d is at %s of %" PRId64
-                   " elements (%s), rank %d at %s of %" PRId64
-                   " elements (%s): all ranks must issue the same collectives in the same order",
-                   op->sequence, wire->members.ranks[wire->members.rank], op->kind, op->count, op->label,
-                   wire->members.ranks[from], in->kind, in->count, in->label);
-}
-
 /* Looks for the cards still awaited from the requests' peers. */
 static mz_status take_cards(mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n)
 {
@@ -157,7 +124,7 @@ static mz_status take_cards(mpi_wire *wire, const mz_op_info *op, mz_wire_reques
         mz_status status = mz_mpi_check(MPI_Test(&p->in_request, &done, MPI_STATUS_IGNORE), "MPI_Irecv");
         if (!status && done) {
             p->arrived = op->sequence + 1;
-            status = compare_card(wire, op, requests[i]->peer);
+            status = mz_wire_card_compare(&p->in, op, &wire->members, requests[i]->peer);
         }
         if (status)
             return status;
@@ -173,7 +140,7 @@ static mz_status look_for_abort(mpi_wire *wire)
     mz_status status = mz_mpi_check(MPI_Iprobe(MPI_ANY_SOURCE, TAG_ABORT, wire->comm, &found, &from), "MPI_Iprobe");
     if (status || !found)
         return status;
-    abort_note note = {0};
+    mz_wire_note note = {0};
     status = mz_mpi_check(
         MPI_Recv(&note, sizeof note, MPI_BYTE, from.MPI_SOURCE, TAG_ABORT, wire->comm, MPI_STATUS_IGNORE),
         "MPI_Recv");
@@ -192,25 +159,16 @@ static bool all_arrived(const mpi_wire *wire, const mz_op_info *op, mz_wire_requ
     return true;
 }
 
-static mz_status late(const mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n,
-                      bool all_there)
+/* Names those of the requests' peers that are missing, or are there but slow. */
+static mz_status late(mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n, bool all_there)
 {
-    char names[256] = "";
-    size_t used = 0;
-    int n_missing = 0, last = -1;
+    int n_late = 0;
     for (int i = 0; i < n; i++) {
-        int who = requests[i]->peer;
-        bool there = wire->peers[who].arrived == op->sequence + 1;
-        if (requests[i]->mpi == MPI_REQUEST_NULL || who == last || there != all_there)
-            continue;
-        last = who;
-        if (n_missing++ < 16)
-            used += (size_t)snprintf(names + used, sizeof names - used, "%s%d", n_missing > 1 ? ", " : "",
-                                     wire->members.ranks[who]);
+        bool there = wire->peers[requests[i]->peer].arrived == op->sequence + 1;
+        if (requests[i]->mpi != MPI_REQUEST_NULL && there == all_there)
+            wire->late[n_late++] = requests[i]->peer;
     }
-    return mz_fail(MZ_ERR_TIMEOUT, "%s #%" PRIu64 " (%s): rank%s %s%s %s within %g s", op->kind, op->sequence,
-                   op->label, n_missing > 1 ? "s" : "", names, n_missing > 16 ? ", ..." : "",
-                   all_there ? "arrived, but got no further" : "did not arrive", op->seconds);
+    return mz_wire_late(op, &wire->members, wire->late, n_late, all_there);
 }
 
 static void pause_after(long tries)
@@ -262,7 +220,7 @@ static mz_status wait_for_all(mpi_wire *wire, const mz_op_info *op, mz_wire_requ
                 return status;
         }
         bool all_there = all_arrived(wire, op, requests, n);
-        if (mz_clock_seconds() > op->deadline + (all_there ? grace_seconds : 0)) {
+        if (mz_clock_seconds() > op->deadline + (all_there ? MZ_WIRE_GRACE_SECONDS : 0)) {
             status = look_for_abort(wire);
             return status ? status : late(wire, op, requests, n, all_there);
         }
@@ -324,6 +282,7 @@ static void wire_destroy(mz_wire_transport *base)
         release(&wire->note_requests[r]);
     mz_free(wire->peers);
     mz_free(wire->requests);
+    mz_free(wire->late);
     mz_free(wire->note_requests);
     mz_free(wire);
 }
@@ -346,8 +305,9 @@ mz_status mz_mpi_wire_create(MPI_Comm group, const mz_members *members, int max_
     wire->n_requests = max_requests;
     wire->peers = mz_calloc((size_t)members->size, sizeof *wire->peers);
     wire->requests = mz_calloc((size_t)max_requests, sizeof *wire->requests);
+    wire->late = mz_calloc((size_t)max_requests, sizeof *wire->late);
     wire->note_requests = mz_calloc((size_t)members->size, sizeof(MPI_Request));
-    if (!wire->peers || !wire->requests || !wire->note_requests) {
+    if (!wire->peers || !wire->requests || !wire->late || !wire->note_requests) {
         for (int r = 0; wire->peers && r < members->size; r++)
             wire->peers[r].out_request = wire->peers[r].in_request = MPI_REQUEST_NULL;
         for (int r = 0; wire->note_requests && r < members->size; r++)

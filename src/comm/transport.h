@@ -1,5 +1,5 @@
 /* The two kinds of transport under the collectives. src/comm/hier.c composes them; each implementation is one file
- * (shm.c, mpi_wire.c; later nccl.c, ucx.c) and is the only one to include its library's headers.
+ * (shm.c, mpi_wire.c, ucx_wire.c; later nccl.c) and is the only one to include its library's headers.
  *
  * A node transport moves data among the ranks of one node, a wire transport between the ranks of equal local
  * rank on different nodes (a rail). All calls come from the comm's issuing thread (the stream's worker on the
@@ -59,6 +59,9 @@ typedef struct mz_wire_ops {
     void (*destroy)(mz_wire_transport *wire);
     /* As the node transport's, but also when no call is waiting: the next one finds the failure. */
     void (*abort)(mz_wire_transport *wire, mz_status status, const char *message);
+    /* Registers memory that many pieces will lie in, once, so that they need not be looked up; it outlives the
+     * transport. NULL: the transport has no use for it. */
+    mz_status (*pin)(mz_wire_transport *wire, void *memory, size_t bytes);
     /* Non-blocking pieces between peers (ranks within the comm). At most `max_requests` in flight. What one
      * rank sends to another arrives in that order; the first piece of a collective carries its identity. */
     mz_status (*send)(mz_wire_transport *wire, const mz_op_info *op, int peer, const void *data, size_t bytes,
@@ -82,5 +85,15 @@ mz_status mz_shm_create(MPI_Comm group, const mz_members *members, size_t slot_b
 /* Collective over `group`, the ranks of the comm in the order of `members`; both must outlive the transport.
  * max_requests: sends and receives in flight. */
 mz_status mz_mpi_wire_create(MPI_Comm group, const mz_members *members, int max_requests, mz_wire_transport **wire);
+
+/* Where HAVE_UCX is defined (config.h). The same over UCX, between the members rail[0..n_rail - 1], this rank among
+ * them, in order of rank; rail is copied. Returns alike on all ranks of the group. spin: as mz_shm_create. */
+mz_status mz_ucx_wire_create(MPI_Comm group, const mz_members *members, const int *rail, int n_rail,
+                             int max_requests, bool spin, mz_wire_transport **wire);
+
+/* Where HAVE_UCX is defined. The network devices that UCX finds on this machine, with their transports, as one
+ * line: "eth0 (tcp)". Owned by the caller. */
+mz_status mz_ucx_devices(char **text);
+const char *mz_ucx_version(void);
 
 #endif

@@ -1,6 +1,9 @@
+#include <config.h>
+
 #include "comm/comm.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -103,6 +106,44 @@ static void number_nodes(mz_world *world, const int *leader_of)
         world->local_size += world->node_of[r] == world->node;
 }
 
+/* 0: MPI, 1: UCX. */
+static mz_status choose_wire(const char *asked, int *choice)
+{
+    if (!asked)
+        asked = getenv("MPIZERO_WIRE");
+    if (asked && *asked && strcmp(asked, "mpi") != 0 && strcmp(asked, "ucx") != 0)
+        return mz_fail(MZ_ERR_ARGUMENT, "the wire between nodes: expected ucx or mpi, found \"%s\"", asked);
+#ifdef HAVE_UCX
+    *choice = !(asked && strcmp(asked, "mpi") == 0);
+#else
+    *choice = 0;
+    if (asked && strcmp(asked, "ucx") == 0)
+        return mz_fail(MZ_ERR_UNSUPPORTED,
+                       "the wire between nodes: ucx asked for, but this program was built without UCX; install it "
+                       "and build again, or take mpi");
+#endif
+    return MZ_OK;
+}
+
+static mz_status find_wire(mz_world *world, const char *asked)
+{
+    static const char *const names[] = {"mpi", "ucx"};
+    int choice = 0;
+    mz_status status = mz_mpi_agree(world->comm, choose_wire(asked, &choice), "choosing the wire between nodes");
+    if (status)
+        return status;
+    int range[2] = {choice, -choice};
+    status = mz_mpi_check(MPI_Allreduce(MPI_IN_PLACE, range, 2, MPI_INT, MPI_MIN, world->comm), "MPI_Allreduce");
+    if (status)
+        return status;
+    if (range[0] != -range[1])
+        return mz_fail(MZ_ERR_MISMATCH,
+                       "the wire between nodes: ucx on one rank, mpi on another; give all the same "
+                       "--wire or MPIZERO_WIRE, and the same build");
+    world->wire = names[choice];
+    return MZ_OK;
+}
+
 static mz_status find_topology(mz_world *world, int ranks_per_node)
 {
     int leader;
@@ -143,6 +184,8 @@ mz_status mz_world_create(const mz_world_options *options, mz_world **out)
         if (gethostname(world->host, sizeof world->host - 1))
             snprintf(world->host, sizeof world->host, "unknown host");
         status = find_topology(world, options ? options->ranks_per_node : 0);
+        if (!status)
+            status = find_wire(world, options ? options->wire : NULL);
     }
     if (status) {
         mz_world_destroy(world);

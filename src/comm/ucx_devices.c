@@ -1,0 +1,91 @@
+/* What networks UCX finds, for people to see. */
+#include <string.h>
+#include <uct/api/uct.h>
+
+#include "comm/ucx_link.h"
+#include "core/error.h"
+#include "core/memory.h"
+
+/* Adds "device (transport)"; a device that several transports serve comes last with the others, in one bracket. */
+static mz_status add_device(char **text, const uct_tl_resource_desc_t *found)
+{
+    char device[UCT_DEVICE_NAME_MAX + 3];
+    snprintf(device, sizeof device, "%s (", found->dev_name);
+    const char *known = strstr(*text, device);
+    char *longer;
+    if (known) {
+        int head = (int)(strchr(known, ')') - *text);
+        longer = mz_strprintf("%.*s, %s%s", head, *text, found->tl_name, *text + head);
+    } else {
+        longer = mz_strprintf("%s%s%s%s)", *text, **text ? ", " : "", device, found->tl_name);
+    }
+    if (!longer)
+        return MZ_ERR_MEMORY;
+    mz_free(*text);
+    *text = longer;
+    return MZ_OK;
+}
+
+static mz_status add_domain(char **text, uct_component_h component, const char *name)
+{
+    uct_md_config_t *config = NULL;
+    uct_md_h domain = NULL;
+    uct_tl_resource_desc_t *resources = NULL;
+    unsigned n = 0;
+    mz_status status = MZ_OK;
+    if (uct_md_config_read(component, NULL, NULL, &config) != UCS_OK)
+        return MZ_OK;
+    ucs_status_t opened = uct_md_open(component, name, config, &domain);
+    uct_config_release(config);
+    if (opened != UCS_OK) /* hardware that is not there */
+        return MZ_OK;
+    if (uct_md_query_tl_resources(domain, &resources, &n) == UCS_OK) {
+        for (unsigned i = 0; i < n && !status; i++)
+            if (resources[i].dev_type == UCT_DEVICE_TYPE_NET)
+                status = add_device(text, &resources[i]);
+        uct_release_tl_resource_list(resources);
+    }
+    uct_md_close(domain);
+    return status;
+}
+
+static mz_status add_component(char **text, uct_component_h component)
+{
+    uct_component_attr_t count = {.field_mask = UCT_COMPONENT_ATTR_FIELD_MD_RESOURCE_COUNT};
+    if (uct_component_query(component, &count) != UCS_OK || !count.md_resource_count)
+        return MZ_OK;
+    uct_component_attr_t domains = {.field_mask = UCT_COMPONENT_ATTR_FIELD_MD_RESOURCES,
+                                    .md_resources =
+                                        mz_calloc(count.md_resource_count, sizeof *domains.md_resources)};
+    mz_status status = domains.md_resources ? MZ_OK : MZ_ERR_MEMORY;
+    if (!status && uct_component_query(component, &domains) == UCS_OK)
+        for (unsigned i = 0; i < count.md_resource_count && !status; i++)
+            status = add_domain(text, component, domains.md_resources[i].md_name);
+    mz_free(domains.md_resources);
+    return status;
+}
+
+mz_status mz_ucx_devices(char **out)
+{
+    uct_component_h *components = NULL;
+    unsigned n = 0;
+    mz_status status = mz_ucx_check(uct_query_components(&components, &n), "uct_query_components");
+    if (status)
+        return status;
+    char *text = mz_strdup("");
+    status = text ? MZ_OK : MZ_ERR_MEMORY;
+    for (unsigned i = 0; i < n && !status; i++)
+        status = add_component(&text, components[i]);
+    uct_release_component_list(components);
+    if (status) {
+        mz_free(text);
+        return status;
+    }
+    *out = text;
+    return MZ_OK;
+}
+
+const char *mz_ucx_version(void)
+{
+    return ucp_get_version_string();
+}
