@@ -36,7 +36,8 @@ cuda_sources = kernels/cuda/attention.cu kernels/cuda/attention_grad.cu kernels/
 	kernels/cuda/act.cuh kernels/cuda/attention.cuh kernels/cuda/common.cuh kernels/cuda/draws.cuh \
 	kernels/cuda/matmul.cuh kernels/cuda/sums.cuh
 if HAVE_CUDA
-libmpizero_a_SOURCES += kernels/cuda/cuda.h kernels/cuda/table.c src/device/cuda/device.c src/device/cuda/stream.h
+libmpizero_a_SOURCES += kernels/cuda/cuda.h kernels/cuda/table.c src/device/cuda/device.c src/device/cuda/stream.h \
+	src/device/cuda/near.h src/device/cuda/near.c
 cuda_objects = kernels/cuda/attention.o kernels/cuda/attention_grad.o kernels/cuda/elementwise.o \
 	kernels/cuda/embedding.o kernels/cuda/layer_norm.o kernels/cuda/loss.o kernels/cuda/matmul.o \
 	kernels/cuda/matmul_blas.o kernels/cuda/matmul_plain.o kernels/cuda/optim.o kernels/cuda/reduce.o

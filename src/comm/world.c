@@ -63,7 +63,7 @@ static mz_status check_ranks_per_node(const mz_world *world, int ranks_per_node)
 }
 
 /* The world rank of the lowest rank on this rank's node. */
-static mz_status find_leader(const mz_world *world, int ranks_per_node, int *leader)
+static mz_status find_leader(mz_world *world, int ranks_per_node, int *leader)
 {
     MPI_Comm machine = MPI_COMM_NULL, node = MPI_COMM_NULL;
     int rank = 0;
@@ -75,6 +75,7 @@ static mz_status find_leader(const mz_world *world, int ranks_per_node, int *lea
     if (!status)
         status = mz_mpi_check(MPI_Comm_split(machine, ranks_per_node > 0 ? rank / ranks_per_node : 0, rank, &node),
                               "MPI_Comm_split");
+    world->machine_rank = rank;
     *leader = world->rank;
     if (!status)
         status = mz_mpi_check(MPI_Bcast(leader, 1, MPI_INT, 0, node), "MPI_Bcast");

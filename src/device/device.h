@@ -78,7 +78,8 @@ struct mz_device {
     int ordinal;     /* CUDA device number; 0 elsewhere */
     int n_threads;   /* CPU threads for kernels, >= 1 */
     void *impl;      /* the backend's own state */
-    char label[128]; /* "CPU AMD EPYC, avx512, 2 threads", "NVIDIA H200" */
+    char label[128];  /* "CPU AMD EPYC, avx512, 2 threads", "NVIDIA H200" */
+    char address[32]; /* a GPU's on the PCI bus: "0000:1b:00.0"; "" elsewhere */
 };
 
 /* Opens a device by name. ordinal and n_threads as above; n_threads 0 takes mz_cores_available().

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "device/backends.h"
+#include "device/cuda/near.h"
 #include "device/cuda/stream.h"
 #include "kernels/cuda/cuda.h"
 
@@ -62,7 +63,11 @@ static mz_status cuda_open(mz_device *device)
     if (cublasLtCreate(&cuda->blas) != CUBLAS_STATUS_SUCCESS)
         return mz_fail(MZ_ERR_DEVICE, "GPU %d: cublasLtCreate failed", device->ordinal);
     snprintf(device->label, sizeof device->label, "%.100s (GPU %d)", properties.name, device->ordinal);
-    return MZ_OK;
+    st = mz_cuda_check(cudaDeviceGetPCIBusId(device->address, sizeof device->address, device->ordinal),
+                       "cudaDeviceGetPCIBusId");
+    if (st == MZ_OK)
+        mz_cuda_stay_near(device->address);
+    return st;
 }
 
 /* ---- memory ---- */
@@ -152,7 +157,9 @@ static mz_status host_failure(mz_stream *stream)
 
 static mz_status cuda_stream_sync(mz_stream *stream)
 {
-    mz_status st = mz_cuda_check(cudaStreamSynchronize(stream->stream), "cudaStreamSynchronize");
+    mz_status st = mz_cuda_check(cudaSetDevice(stream->device->ordinal), "cudaSetDevice"); /* in any thread */
+    if (st == MZ_OK)
+        st = mz_cuda_check(cudaStreamSynchronize(stream->stream), "cudaStreamSynchronize");
     return st == MZ_OK ? host_failure(stream) : st;
 }
 
