@@ -1,6 +1,7 @@
 /* The collectives of comm.h: arguments are checked, then the call is issued. */
 #include "comm/comm.h"
 
+#include "comm/gpu.h"
 #include "comm/issue.h"
 #include "core/error.h"
 
@@ -40,6 +41,8 @@ static mz_status collect(mz_comm *comm, const mz_collective *what, mz_stream *st
         mz_comm_run_alone(what);
         return MZ_OK;
     }
+    if (comm->gpu)
+        return mz_gpu_comm_issue(comm->gpu, what, stream);
     bool only_copies = what->kind == MZ_ALL_GATHER || what->kind == MZ_BROADCAST;
     if (comm->hier || !stream || !only_copies)
         return mz_comm_issue(comm, what, stream);

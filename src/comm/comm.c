@@ -1,14 +1,17 @@
 #include "comm/comm.h"
 
 #include <sched.h>
-#include <string.h>
 #include <time.h>
 
+#include "comm/gpu.h"
 #include "comm/issue.h"
 #include "comm/mpi_check.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/threads.h"
+
+/* Between GPUs only host values of a step take the way through shared memory. */
+static const size_t host_chunk_bytes = 64 << 10;
 
 /* A slot that holds a good piece of a layer, as long as a node's staging stays small beside its caches. */
 static size_t default_chunk_bytes(int ranks_per_node)
@@ -57,38 +60,27 @@ static mz_status find_members(mz_comm *comm)
     return mz_mpi_agree(comm->group, status, "setting up collectives");
 }
 
-/* The transports read and write the ranks' memory from the host. */
-static mz_status check_device(const mz_comm *comm)
-{
-    const mz_device *device = comm->device;
-    if (!device || strcmp(device->ops->name, "cuda") != 0)
-        return MZ_OK;
-    return mz_fail(
-        MZ_ERR_UNSUPPORTED,
-        "%d ranks on %s: there are no collectives between GPUs yet; start one rank, or give --device cpu",
-        comm->layout.size, device->label);
-}
-
 static mz_status open_transports(mz_comm *comm, size_t chunk_bytes)
 {
-    bool spin = false;
+    bool spin = false, gpus = false;
     size_t size = (size_t)comm->layout.size;
-    if (size == 1)
-        return MZ_OK;
-    mz_status status = check_device(comm);
-    if (!status)
-        status = cores_suffice(comm->group, &spin);
-    status = mz_mpi_agree(comm->group, status, "setting up collectives");
+    mz_status status = mz_gpu_check(comm, &gpus);
+    if (status || size == 1)
+        return status || !gpus ? status : mz_gpu_comm_create(comm, &comm->gpu);
+    status = mz_mpi_agree(comm->group, cores_suffice(comm->group, &spin), "setting up collectives");
     if (status)
         return status;
-    if (!chunk_bytes)
+    if (gpus)
+        chunk_bytes = host_chunk_bytes;
+    else if (!chunk_bytes)
         chunk_bytes = default_chunk_bytes(comm->layout.per_node);
     status = mz_hier_create(comm->group, &comm->layout, comm->world->wire, chunk_bytes, spin, &comm->hier);
     if (!status)
         status = mz_all_reduce_plan_create(comm->layout.rank, comm->layout.size, &comm->plan);
     if (!status && !(comm->host_values = mz_calloc(size * MZ_HOST_VALUES_MAX, sizeof(double))))
         status = MZ_ERR_MEMORY;
-    return mz_mpi_agree(comm->group, status, "setting up collectives");
+    status = mz_mpi_agree(comm->group, status, "setting up collectives");
+    return status || !gpus ? status : mz_gpu_comm_create(comm, &comm->gpu);
 }
 
 mz_status mz_comm_create(mz_world *world, mz_device *device, int color, size_t chunk_bytes, mz_comm **out)
@@ -134,6 +126,7 @@ void mz_comm_destroy(mz_comm *comm)
 {
     if (!comm)
         return;
+    mz_gpu_comm_destroy(comm->gpu);
     mz_hier_destroy(comm->hier);
     mz_all_reduce_plan_free(&comm->plan);
     mz_free(comm->host_values);
@@ -165,6 +158,8 @@ void mz_comm_get_stats(const mz_comm *comm, mz_comm_stats *stats)
     pthread_mutex_lock(lock);
     *stats = comm->stats;
     pthread_mutex_unlock(lock);
+    if (comm->gpu)
+        mz_gpu_comm_stats(comm->gpu, stats);
 }
 
 void mz_comm_set_delay(mz_comm *comm, double seconds)

@@ -9,7 +9,11 @@
  * mismatch is found rather than hung on. A rank that waits longer than the deadline names the ranks that are
  * missing, the operation and its sequence number, and gets MZ_ERR_TIMEOUT.
  *
- * Sums are formed in fp32 in the order of ranks: the same bits each run. */
+ * Sums are formed in fp32 in the order of ranks: the same bits each run. Between GPUs NCCL forms them: it adds rank
+ * by rank, in an order that depends on the machine's links and the size alone, and rounds every partial sum to the
+ * collective's type; that is the same bits each run, too, but a sum in 16 bits carries up to size - 1 roundings.
+ * Who wants one rounding sends fp32 (communication_data_type). A scale that is a power of two is multiplied in
+ * before the sum, so that 16-bit sums do not overflow; another one after it. */
 #ifndef MZ_COMM_COMM_H
 #define MZ_COMM_COMM_H
 
@@ -26,6 +30,7 @@ typedef struct mz_world {
     int rank, size;
     int node, n_nodes; /* numbered in order of their lowest rank */
     int local_rank, local_size;
+    int machine_rank;   /* among the ranks of this machine, however ranks_per_node cuts it */
     int *node_of;       /* [size] node of each rank */
     int *local_rank_of; /* [size] */
     char host[256];
@@ -85,7 +90,9 @@ typedef struct mz_segment {
  *
  * all_gather:     recv block r = rank r's send. send may be recv's own block (in place).
  * reduce_scatter: recv = scale * sum over ranks of their send's block [my rank]. recv may be send's own
- *                 block. dtype of send; recv has recv_dtype (accumulate: recv += ...).
+ *                 block. dtype of send; recv has recv_dtype (accumulate: recv += ...). Between GPUs, this rank's
+ *                 block of send is overwritten when recv_dtype is another type or recv accumulates; blocks that
+ *                 lie one after the other (stride == count) are faster, here and in all_gather.
  * all_reduce:     recv = scale * sum of sends. recv may be send.
  * broadcast:      everybody's recv = root's send. */
 mz_status mz_all_gather(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,

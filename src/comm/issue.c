@@ -42,6 +42,14 @@ static uint64_t signature_of(const mz_collective *what)
     return hash;
 }
 
+void mz_collective_describe(const mz_collective *what, mz_op_info *op)
+{
+    *op = (mz_op_info){.kind = kind_names[what->kind],
+                       .label = what->label ? what->label : "no label",
+                       .count = mz_segments_count(what->segments, what->n_segments),
+                       .signature = signature_of(what)};
+}
+
 static mz_issued *take_record(mz_comm *comm)
 {
     pthread_mutex_lock(&comm->lock);
@@ -90,10 +98,7 @@ static mz_status fill_record(mz_issued *record, const mz_collective *what)
     record->what.segments = record->segments;
     if (what->n_segments)
         memcpy(record->segments, what->segments, (size_t)what->n_segments * sizeof *what->segments);
-    record->op = (mz_op_info){.kind = kind_names[what->kind],
-                              .label = what->label ? what->label : "no label",
-                              .count = mz_segments_count(what->segments, what->n_segments),
-                              .signature = signature_of(what)};
+    mz_collective_describe(what, &record->op);
     return MZ_OK;
 }
 
@@ -164,15 +169,21 @@ static mz_status await_turn(mz_issued *record)
     return status;
 }
 
+/* Keeps the first failure. The lock is held. */
+static void keep_failure(mz_comm *comm, mz_status status, const char *message)
+{
+    if (!status || comm->failed)
+        return;
+    comm->failed = status;
+    snprintf(comm->failed_message, sizeof comm->failed_message, "%s", message);
+}
+
 /* The next may run, or nothing any more. */
 static void pass_turn(mz_issued *record, mz_status status, double seconds)
 {
     mz_comm *comm = record->comm;
     pthread_mutex_lock(&comm->lock);
-    if (status && !comm->failed) {
-        comm->failed = status;
-        snprintf(comm->failed_message, sizeof comm->failed_message, "%s", mz_last_error());
-    }
+    keep_failure(comm, status, mz_last_error());
     if (comm->turn <= record->op.sequence)
         comm->turn = record->op.sequence + 1;
     comm->stats.n_calls++;
@@ -184,21 +195,31 @@ static void pass_turn(mz_issued *record, mz_status status, double seconds)
 }
 
 /* What the other ranks are to fail with when this one did. */
-static void tell_others(const mz_comm *comm, mz_status status)
+static void tell_others(const mz_comm *comm, mz_status status, const char *reason)
 {
     char message[1024];
     bool is_about_ranks = status == MZ_ERR_TIMEOUT || status == MZ_ERR_MISMATCH || status == MZ_ERR_PEER;
     if (is_about_ranks)
-        snprintf(message, sizeof message, "%s", mz_last_error());
+        snprintf(message, sizeof message, "%s", reason);
     else
-        snprintf(message, sizeof message, "rank %d failed: %s", comm->world->rank, mz_last_error());
+        snprintf(message, sizeof message, "rank %d failed: %s", comm->world->rank, reason);
     mz_hier_abort(comm->hier, is_about_ranks ? status : MZ_ERR_PEER, message);
 }
 
-static void sleep_seconds(double seconds)
+void mz_comm_fail(mz_comm *comm, mz_status status, const char *message)
 {
-    const struct timespec pause = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
-    nanosleep(&pause, NULL);
+    pthread_mutex_lock(&comm->lock);
+    keep_failure(comm, status, message);
+    pthread_cond_broadcast(&comm->turn_changed);
+    pthread_mutex_unlock(&comm->lock);
+    tell_others(comm, status, message);
+}
+
+void mz_comm_delay(const mz_comm *comm)
+{
+    const struct timespec pause = {(time_t)comm->delay, (long)((comm->delay - (double)(time_t)comm->delay) * 1e9)};
+    if (comm->delay > 0)
+        nanosleep(&pause, NULL);
 }
 
 static mz_status run_record(void *arg)
@@ -208,15 +229,14 @@ static mz_status run_record(void *arg)
     double seconds = 0;
     mz_status status = await_turn(record);
     if (!status) {
-        if (comm->delay > 0)
-            sleep_seconds(comm->delay);
+        mz_comm_delay(comm);
         double begin = mz_clock_seconds();
         record->op.seconds = comm->world->timeout_seconds;
         record->op.deadline = begin + comm->world->timeout_seconds;
         status = execute(record);
         seconds = mz_clock_seconds() - begin;
         if (status && comm->hier)
-            tell_others(comm, status);
+            tell_others(comm, status, mz_last_error());
     }
     pass_turn(record, status, seconds);
     give_record_back(record);

@@ -33,13 +33,15 @@ typedef struct mz_collective {
 } mz_collective;
 
 typedef struct mz_issued mz_issued; /* the record */
+struct mz_gpu_comm;
 
 struct mz_comm {
     mz_world *world;
     mz_device *device;
     MPI_Comm group;
     mz_layout layout;
-    mz_hier *hier; /* NULL: one rank */
+    mz_hier *hier;           /* host memory; NULL: one rank */
+    struct mz_gpu_comm *gpu; /* device memory of GPUs; NULL: the device is a CPU */
     mz_all_reduce_plan plan;
     double *host_values; /* [size][MZ_HOST_VALUES_MAX] */
     double delay;
@@ -54,10 +56,18 @@ struct mz_comm {
     mz_comm_stats stats;
 };
 
+/* All of *op but its number and time limit. */
+void mz_collective_describe(const mz_collective *what, mz_op_info *op);
 /* Issues on a stream; NULL runs at once in the calling thread. */
 mz_status mz_comm_issue(mz_comm *comm, const mz_collective *collective, mz_stream *stream);
 /* What one rank alone has to do, on host memory. */
 void mz_comm_run_alone(const mz_collective *collective);
 void mz_comm_free_records(mz_comm *comm);
+/* Later collectives fail with this, here and on the other ranks; those that wait do at once. The first failure
+ * stays.
+ */
+void mz_comm_fail(mz_comm *comm, mz_status status, const char *message);
+/* The test hook mz_comm_set_delay. */
+void mz_comm_delay(const mz_comm *comm);
 
 #endif

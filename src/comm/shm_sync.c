@@ -64,7 +64,7 @@ static bool reached(uint32_t value, uint32_t steps)
 void mz_shm_sync_enter(mz_shm_sync *sync, const mz_op_info *op)
 {
     mz_shm_rank *self = &sync->ranks[sync->members.rank];
-    mz_shm_card *card = &self->cards[op->sequence % 2];
+    mz_shm_card *card = &self->cards[op->sequence % MZ_SHM_CARDS];
     card->sequence = op->sequence;
     card->signature = op->signature;
     card->count = op->count;
@@ -104,11 +104,16 @@ static mz_status fail_here(mz_shm_sync *sync, mz_status status)
     return status;
 }
 
-static mz_status failed_elsewhere(const mz_shm_sync *sync)
+mz_status mz_shm_sync_failure(const mz_shm_sync *sync)
 {
     if (atomic_load_explicit(&sync->failure->state, memory_order_acquire) != 2)
         return MZ_OK;
     return mz_fail_adopt((mz_status)sync->failure->status, sync->failure->message);
+}
+
+bool mz_shm_sync_entered(const mz_shm_sync *sync, int member, const mz_op_info *op)
+{
+    return atomic_load_explicit(&sync->ranks[member].entered, memory_order_acquire) > op->sequence;
 }
 
 /* Where a member was last seen: "all_gather #12 (unit h.3)". Its card may be changing: only for people to read. */
@@ -116,7 +121,7 @@ static void describe_place(const mz_shm_sync *sync, int member, char *text, size
 {
     const mz_shm_rank *rank = &sync->ranks[member];
     uint64_t entered = atomic_load(&rank->entered);
-    const mz_shm_card *card = &rank->cards[(entered - 1) % 2];
+    const mz_shm_card *card = &rank->cards[(entered - 1) % MZ_SHM_CARDS];
     if (entered)
         snprintf(text, bytes, "%s #%" PRIu64 " (%.*s)", card->kind, card->sequence, (int)sizeof card->label - 1,
                  card->label);
@@ -125,13 +130,13 @@ static void describe_place(const mz_shm_sync *sync, int member, char *text, size
 }
 
 /* Names the members that are not in the collective yet; none: the one that stays behind inside it. */
-static mz_status late(mz_shm_sync *sync, const mz_op_info *op, int waited_for)
+mz_status mz_shm_sync_late(mz_shm_sync *sync, const mz_op_info *op, int waited_for)
 {
     char names[256] = "", place[160];
     size_t used = 0;
     int n_missing = 0, first = waited_for;
     for (int i = 0; i < sync->members.size; i++) {
-        if (atomic_load(&sync->ranks[i].entered) > op->sequence)
+        if (mz_shm_sync_entered(sync, i, op))
             continue;
         if (n_missing == 0)
             first = i;
@@ -151,7 +156,7 @@ static mz_status late(mz_shm_sync *sync, const mz_op_info *op, int waited_for)
     return fail_here(sync, MZ_ERR_TIMEOUT);
 }
 
-static mz_status gone(mz_shm_sync *sync, const mz_op_info *op, int member)
+mz_status mz_shm_sync_gone(mz_shm_sync *sync, const mz_op_info *op, int member)
 {
     char place[160];
     describe_place(sync, member, place, sizeof place);
@@ -160,9 +165,9 @@ static mz_status gone(mz_shm_sync *sync, const mz_op_info *op, int member)
     return fail_here(sync, MZ_ERR_PEER);
 }
 
-static mz_status compare_cards(mz_shm_sync *sync, const mz_op_info *op, int member)
+mz_status mz_shm_sync_compare(mz_shm_sync *sync, const mz_op_info *op, int member)
 {
-    const mz_shm_card *card = &sync->ranks[member].cards[op->sequence % 2];
+    const mz_shm_card *card = &sync->ranks[member].cards[op->sequence % MZ_SHM_CARDS];
     sync->checked[member] = op->sequence + 1;
     if (card->sequence == op->sequence && card->signature == op->signature)
         return MZ_OK;
@@ -186,15 +191,15 @@ static mz_status sleep_until(mz_shm_sync *sync, const mz_op_info *op, int member
         atomic_fetch_sub(sleepers, 1);
         if (reached(atomic_load(word), steps))
             return MZ_OK;
-        mz_status status = failed_elsewhere(sync);
+        mz_status status = mz_shm_sync_failure(sync);
         if (status)
             return status;
         double overdue = mz_clock_seconds() - op->deadline;
-        bool is_there = atomic_load(&sync->ranks[member].entered) > op->sequence;
+        bool is_there = mz_shm_sync_entered(sync, member, op);
         if (overdue > (is_there ? grace_seconds : 0))
-            return late(sync, op, member);
+            return mz_shm_sync_late(sync, op, member);
         if (!mz_shm_segment_alive(sync->segment, member) && !reached(atomic_load(word), steps))
-            return gone(sync, op, member);
+            return mz_shm_sync_gone(sync, op, member);
     }
 }
 
@@ -220,11 +225,11 @@ mz_status mz_shm_sync_wait(mz_shm_sync *sync, const mz_op_info *op, int member, 
     mz_shm_rank *rank = &sync->ranks[member];
     _Atomic uint32_t *word = which == MZ_SHM_READY ? &rank->ready : &rank->done;
     bool there = reached(atomic_load_explicit(word, memory_order_acquire), steps) || linger(sync, word, steps);
-    mz_status status = failed_elsewhere(sync); /* a late rank finds all data there, and the others gone */
+    mz_status status = mz_shm_sync_failure(sync); /* a late rank finds all data there, and the others gone */
     if (!status && !there)
         status = sleep_until(sync, op, member, word,
                              which == MZ_SHM_READY ? &rank->ready_sleepers : &rank->done_sleepers, steps);
     if (!status && which == MZ_SHM_READY && sync->checked[member] != op->sequence + 1)
-        status = compare_cards(sync, op, member);
+        status = mz_shm_sync_compare(sync, op, member);
     return status;
 }

@@ -2,8 +2,8 @@
  *
  * Every rank counts steps: `ready` of them have their data in its slots, `done` of them it has read from the
  * others'. Both counters go on for ever (wrapping) and are futex words. Beside them each rank publishes which
- * collective it is in; two such cards in turn, because a rank can be one collective ahead of another and no more.
- */
+ * collective it is in, on cards that it uses in turn: through shared memory a rank can be one collective ahead of
+ * another and no more; of the collectives of GPUs, as many as watch.h lets it launch ahead. */
 #ifndef MZ_COMM_SHM_SYNC_H
 #define MZ_COMM_SHM_SYNC_H
 
@@ -13,7 +13,7 @@
 #include "comm/shm_segment.h"
 #include "comm/transport.h"
 
-enum { MZ_SHM_ADDRESSES = 32 };
+enum { MZ_SHM_ADDRESSES = 32, MZ_SHM_CARDS = 256 };
 
 typedef struct mz_shm_card {
     uint64_t sequence, signature;
@@ -30,7 +30,7 @@ typedef struct mz_shm_rank {
     _Alignas(64) _Atomic uint64_t entered; /* sequence number of the newest card, plus one */
     int32_t pid;
     uint64_t secret; /* see shm_direct.c */
-    mz_shm_card cards[2];
+    mz_shm_card cards[MZ_SHM_CARDS];
     const void *addresses[MZ_SHM_ADDRESSES]; /* in this rank's own memory, for the others to read from */
 } mz_shm_rank;
 
@@ -65,5 +65,19 @@ void mz_shm_sync_post(mz_shm_sync *sync, mz_shm_word word, uint32_t steps);
 mz_status mz_shm_sync_wait(mz_shm_sync *sync, const mz_op_info *op, int member, mz_shm_word word, uint32_t steps);
 /* Publishes a failure, unless there is one, and wakes everybody. */
 void mz_shm_sync_abort(mz_shm_sync *sync, mz_status status, const char *message);
+
+/* For who waits elsewhere than in mz_shm_sync_wait. None of them waits. */
+
+/* The failure that some rank published, or MZ_OK. */
+mz_status mz_shm_sync_failure(const mz_shm_sync *sync);
+/* Has the member entered this collective? */
+bool mz_shm_sync_entered(const mz_shm_sync *sync, int member, const mz_op_info *op);
+/* Sees that a member that has entered `op` is in the same collective: MZ_ERR_MISMATCH, which all get to know. */
+mz_status mz_shm_sync_compare(mz_shm_sync *sync, const mz_op_info *op, int member);
+/* `op` is overdue: publishes and returns MZ_ERR_TIMEOUT. Names the members that have not entered it, or, if there
+ * are none, `waited_for`. */
+mz_status mz_shm_sync_late(mz_shm_sync *sync, const mz_op_info *op, int waited_for);
+/* A member's process has ended: publishes and returns MZ_ERR_PEER. */
+mz_status mz_shm_sync_gone(mz_shm_sync *sync, const mz_op_info *op, int member);
 
 #endif

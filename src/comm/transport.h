@@ -1,5 +1,6 @@
 /* The two kinds of transport under the collectives. src/comm/hier.c composes them; each implementation is one file
- * (shm.c, mpi_wire.c, ucx_wire.c; later nccl.c) and is the only one to include its library's headers.
+ * (shm.c, nccl.c, mpi_wire.c, ucx_wire.c) and is the only one to include its library's headers. Between GPUs
+ * src/comm/gpu.c calls the node transport.
  *
  * A node transport moves data among the ranks of one node, a wire transport between the ranks of equal local
  * rank on different nodes (a rail). All calls come from the comm's issuing thread (the stream's worker on the
@@ -44,6 +45,9 @@ typedef struct mz_node_ops {
                                 mz_stream *stream);
     mz_status (*broadcast)(mz_node_transport *node, const mz_op_info *op, const mz_segment *segments, int n,
                            mz_dtype dtype, int root, mz_stream *stream);
+    /* NULL: composed of the others. */
+    mz_status (*all_reduce)(mz_node_transport *node, const mz_op_info *op, const mz_segment *segments, int n,
+                            mz_dtype dtype, float scale, mz_stream *stream);
     mz_status (*barrier)(mz_node_transport *node, const mz_op_info *op);
 } mz_node_ops;
 struct mz_node_transport {

@@ -1,0 +1,251 @@
+#include <config.h>
+
+#include "comm/gpu.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "comm/mpi_check.h"
+#include "comm/watch.h"
+#include "core/error.h"
+#include "core/memory.h"
+#include "kernels/kernels.h"
+#ifdef HAVE_NCCL
+#include "comm/nccl.h"
+#endif
+
+struct mz_gpu_comm {
+    mz_comm *comm;
+    mz_stream *stream; /* for callers that bring none */
+    mz_shm_segment segment;
+    mz_shm_sync sync;
+    mz_node_transport *node; /* NULL: one rank */
+    mz_watch *watch;
+    uint64_t n_issued;
+};
+
+/* ---- which GPU has which rank ---- */
+
+typedef struct device_card {
+    char host[64], kind[16], address[32], label[128];
+} device_card;
+
+static bool is_gpu(const device_card *card)
+{
+    return strcmp(card->kind, "cuda") == 0;
+}
+
+static mz_status compare_devices(const mz_comm *comm, const device_card *cards)
+{
+    const int *ranks = comm->layout.world_ranks;
+    for (int r = 1; r < comm->layout.size; r++)
+        if (strcmp(cards[r].kind, cards[0].kind) != 0)
+            return mz_fail(MZ_ERR_LAUNCH,
+                           "rank %d on %s computes on %s, rank %d on %s on %s: all ranks need the same kind of "
+                           "device; see what `mpizero topo` says of GPUs, or give --device",
+                           ranks[r], cards[r].host, cards[r].label, ranks[0], cards[0].host, cards[0].label);
+    for (int r = 1; r < comm->layout.size && is_gpu(&cards[0]); r++)
+        for (int q = 0; q < r; q++)
+            if (strcmp(cards[r].host, cards[q].host) == 0 && strcmp(cards[r].address, cards[q].address) == 0)
+                return mz_fail(MZ_ERR_LAUNCH,
+                               "ranks %d and %d on %s would share %s at %s: start no more ranks there than it has "
+                               "GPUs, and give each rank one (CUDA_VISIBLE_DEVICES, Slurm's --gpus-per-task=1)",
+                               ranks[q], ranks[r], cards[r].host, cards[r].label, cards[r].address);
+    return MZ_OK;
+}
+
+/* Every rank comes to the same verdict, since all see the same cards. */
+mz_status mz_gpu_check(const mz_comm *comm, bool *gpus)
+{
+    const mz_device *device = comm->device;
+    device_card mine = {.kind = "cpu"};
+    snprintf(mine.host, sizeof mine.host, "%.63s", comm->world->host);
+    if (device) {
+        snprintf(mine.kind, sizeof mine.kind, "%s", device->ops->name);
+        snprintf(mine.label, sizeof mine.label, "%s", device->label);
+        snprintf(mine.address, sizeof mine.address, "%s", device->address);
+    }
+    *gpus = is_gpu(&mine);
+    device_card *cards = mz_calloc((size_t)comm->layout.size, sizeof *cards);
+    mz_status status = mz_mpi_agree(comm->group, cards ? MZ_OK : MZ_ERR_MEMORY, "comparing devices");
+    if (!status)
+        status =
+            mz_mpi_check(MPI_Allgather(&mine, sizeof mine, MPI_BYTE, cards, sizeof mine, MPI_BYTE, comm->group),
+                         "MPI_Allgather");
+    if (!status)
+        status = compare_devices(comm, cards);
+    if (!status && *gpus && comm->layout.n_nodes > 1)
+        status = mz_fail(MZ_ERR_UNSUPPORTED,
+                         "%d ranks on GPUs of %d nodes: collectives between GPUs are inside one node so far; start "
+                         "the job on one node, or give --device cpu",
+                         comm->layout.size, comm->layout.n_nodes);
+    mz_free(cards);
+    return status;
+}
+
+/* ---- one rank alone ---- */
+
+static mz_status run_alone(mz_gpu_comm *gpu, const mz_collective *what, mz_stream *stream)
+{
+    const mz_device_ops *ops = gpu->comm->device->ops;
+    bool is_sum = what->kind == MZ_REDUCE_SCATTER || what->kind == MZ_ALL_REDUCE;
+    mz_status status = MZ_OK;
+    for (int i = 0; i < what->n_segments && !status; i++) {
+        const mz_segment *s = &what->segments[i];
+        const mz_cast_args args = {.n = s->count,
+                                   .src = s->send,
+                                   .src_dtype = what->dtype,
+                                   .dst = s->recv,
+                                   .dst_dtype = what->recv_dtype,
+                                   .scale = what->scale,
+                                   .accumulate = what->accumulate};
+        if (is_sum)
+            status = ops->kernels->cast(&args, stream);
+        else
+            status = ops->copy(stream, s->recv, s->send, (size_t)s->count * mz_dtype_size(what->dtype));
+    }
+    return status;
+}
+
+/* ---- several ---- */
+
+static mz_status launch(mz_gpu_comm *gpu, const mz_collective *what, const mz_op_info *op, mz_stream *stream)
+{
+    mz_node_transport *node = gpu->node;
+    switch (what->kind) {
+    case MZ_ALL_GATHER:
+        return node->ops->all_gather(node, op, what->segments, what->n_segments, what->dtype, stream);
+    case MZ_REDUCE_SCATTER:
+        return node->ops->reduce_scatter(node, op, what->segments, what->n_segments, what->dtype, what->recv_dtype,
+                                         what->scale, what->accumulate, stream);
+    case MZ_ALL_REDUCE:
+        return node->ops->all_reduce(node, op, what->segments, what->n_segments, what->dtype, what->scale, stream);
+    case MZ_BROADCAST:
+        return node->ops->broadcast(node, op, what->segments, what->n_segments, what->dtype, what->root, stream);
+    case MZ_BARRIER:
+    case MZ_HOST_REDUCE:
+    case MZ_N_COLLECTIVES:
+        break;
+    }
+    return mz_fail(MZ_ERR_INTERNAL, "%s is not for GPUs", op->kind);
+}
+
+mz_status mz_gpu_comm_issue(mz_gpu_comm *gpu, const mz_collective *what, mz_stream *stream)
+{
+    const mz_device_ops *ops = gpu->comm->device->ops;
+    mz_stream *on = stream ? stream : gpu->stream;
+    mz_status status;
+    if (gpu->node) {
+        mz_op_info op;
+        mz_collective_describe(what, &op);
+        op.sequence = gpu->n_issued++;
+        op.seconds = gpu->comm->world->timeout_seconds;
+        mz_comm_delay(gpu->comm);
+        status = mz_watch_begin(gpu->watch, &op, on);
+        if (!status)
+            status = mz_watch_end(gpu->watch, launch(gpu, what, &op, on), on);
+    } else {
+        status = run_alone(gpu, what, on);
+    }
+    if (!status && !stream)
+        status = ops->stream_sync(on);
+    if (!status && !stream && gpu->node)
+        status = mz_watch_status(gpu->watch);
+    return status;
+}
+
+/* The watch's. */
+static mz_status check(void *context)
+{
+    mz_gpu_comm *gpu = context;
+    (void)gpu;
+#ifdef HAVE_NCCL
+    return mz_nccl_check(gpu->node);
+#else
+    return MZ_OK;
+#endif
+}
+
+static void give_up(void *context, mz_status status, const char *message)
+{
+    mz_gpu_comm *gpu = context;
+    mz_comm_fail(gpu->comm, status, message);
+    gpu->node->ops->abort(gpu->node, status, message);
+}
+
+static mz_status open_node(mz_gpu_comm *gpu)
+{
+#ifdef HAVE_NCCL
+    mz_comm *comm = gpu->comm;
+    size_t page = 4096, bytes = (mz_shm_sync_bytes(comm->layout.size) + page - 1) / page * page;
+    gpu->sync.segment = &gpu->segment;
+    gpu->sync.members = (mz_members){comm->layout.node_ranks, comm->layout.local, comm->layout.per_node};
+    gpu->sync.checked = mz_calloc((size_t)comm->layout.size, sizeof *gpu->sync.checked);
+    mz_status status = gpu->sync.checked ? MZ_OK : MZ_ERR_MEMORY;
+    status = mz_mpi_agree(comm->group, status, "setting up collectives between GPUs");
+    if (!status)
+        status = mz_shm_segment_open(comm->group, bytes, page, &gpu->segment);
+    if (status)
+        return status;
+    mz_shm_sync_attach(&gpu->sync, gpu->segment.memory);
+    status = mz_nccl_create(comm->group, &gpu->sync, comm->device, comm->world->timeout_seconds, &gpu->node);
+    const mz_watch_options options = {.device = comm->device,
+                                      .sync = &gpu->sync,
+                                      .timeout_seconds = comm->world->timeout_seconds,
+                                      .context = gpu,
+                                      .check = check,
+                                      .abort = give_up};
+    return status ? status : mz_watch_create(&options, &gpu->watch);
+#else
+    return mz_fail(MZ_ERR_UNSUPPORTED,
+                   "%d ranks on %s: this build has no NCCL, which collectives between GPUs need; configure it "
+                   "--with-nccl, start one rank, or give --device cpu",
+                   gpu->comm->layout.size, gpu->comm->device->label);
+#endif
+}
+
+mz_status mz_gpu_comm_create(mz_comm *comm, mz_gpu_comm **out)
+{
+    mz_gpu_comm *gpu = mz_calloc(1, sizeof *gpu);
+    mz_status status = gpu ? MZ_OK : MZ_ERR_MEMORY;
+    if (gpu) {
+        gpu->comm = comm;
+        gpu->segment.fd = -1;
+        status = comm->device->ops->stream_create(comm->device, MZ_STREAM_COMM, &gpu->stream);
+    }
+    status = mz_mpi_agree(comm->group, status, "setting up collectives between GPUs");
+    if (!status && comm->layout.size > 1)
+        status = mz_mpi_agree(comm->group, open_node(gpu), "setting up collectives between GPUs");
+    if (status) {
+        mz_gpu_comm_destroy(gpu);
+        return status;
+    }
+    *out = gpu;
+    return MZ_OK;
+}
+
+void mz_gpu_comm_destroy(mz_gpu_comm *gpu)
+{
+    if (!gpu)
+        return;
+    mz_watch_destroy(gpu->watch);
+    if (gpu->node) {
+        if (gpu->comm->failed) /* the others may be gone */
+            gpu->node->ops->abort(gpu->node, gpu->comm->failed, gpu->comm->failed_message);
+        gpu->node->ops->destroy(gpu->node);
+    }
+    if (gpu->stream)
+        gpu->comm->device->ops->stream_destroy(gpu->stream);
+    mz_shm_segment_close(&gpu->segment);
+    mz_free(gpu->sync.checked);
+    mz_free(gpu);
+}
+
+void mz_gpu_comm_stats(mz_gpu_comm *gpu, mz_comm_stats *stats)
+{
+    if (!gpu->node)
+        return;
+    stats->n_calls += (int64_t)gpu->n_issued;
+    stats->bytes_in_node += gpu->node->bytes_sent;
+    stats->seconds += mz_watch_seconds(gpu->watch);
+}

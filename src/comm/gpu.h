@@ -1,0 +1,24 @@
+/* Collectives between GPUs of one node: launched on a stream by NCCL, with no host thread taking part, and looked
+ * after by watch.h. What issue.h is for host memory. */
+#ifndef MZ_COMM_GPU_H
+#define MZ_COMM_GPU_H
+
+#include "comm/issue.h"
+
+typedef struct mz_gpu_comm mz_gpu_comm;
+
+/* Collective over comm->group: all ranks compute on CPUs, or each on a GPU of its own, of one node. *gpus: the
+ * latter. */
+mz_status mz_gpu_check(const mz_comm *comm, bool *gpus);
+
+/* Collective over comm->group, also when it has one rank. Needs comm->hier where there are more: a failure here
+ * ends what waits there. */
+mz_status mz_gpu_comm_create(mz_comm *comm, mz_gpu_comm **gpu);
+void mz_gpu_comm_destroy(mz_gpu_comm *gpu);
+
+/* Launches a collective on device memory; stream NULL: and waits for it. */
+mz_status mz_gpu_comm_issue(mz_gpu_comm *gpu, const mz_collective *what, mz_stream *stream);
+
+void mz_gpu_comm_stats(mz_gpu_comm *gpu, mz_comm_stats *stats);
+
+#endif
