@@ -19,6 +19,7 @@ typedef struct fused_job {
     mz_param *weight;
     int32_t ignore_index;
     int64_t chunk, ld;
+    int64_t vocab;     /* rows of the weight that products take: with those of zeros beyond its shape */
     mz_tensor *logits; /* [chunk, ld] */
     mz_tensor *dx;     /* NULL: not wanted */
     bool want_dw;
@@ -27,9 +28,9 @@ typedef struct fused_job {
 
 static mz_status chunk_logits(const fused_job *job, const void *x, int64_t rows)
 {
-    int64_t vocab = job->weight->spec.shape[0], cols = job->weight->spec.shape[1];
+    int64_t cols = job->weight->spec.shape[1];
     mz_matmul_args args = {.m = rows,
-                           .n = vocab,
+                           .n = job->vocab,
                            .k = cols,
                            .batch = 1,
                            .trans_b = true,
@@ -65,10 +66,10 @@ static mz_status chunk_loss(const fused_job *job, int64_t first, int64_t rows)
 
 static mz_status chunk_dx(const fused_job *job, void *dx, int64_t rows)
 {
-    int64_t vocab = job->weight->spec.shape[0], cols = job->weight->spec.shape[1];
+    int64_t cols = job->weight->spec.shape[1];
     mz_matmul_args args = {.m = rows,
                            .n = cols,
-                           .k = vocab,
+                           .k = job->vocab,
                            .batch = 1,
                            .a = job->logits->data,
                            .b = job->weight->data,
@@ -84,8 +85,8 @@ static mz_status chunk_dx(const fused_job *job, void *dx, int64_t rows)
 
 static mz_status chunk_dw(const fused_job *job, const void *x, int64_t rows)
 {
-    int64_t vocab = job->weight->spec.shape[0], cols = job->weight->spec.shape[1];
-    mz_matmul_args args = {.m = vocab,
+    int64_t cols = job->weight->spec.shape[1];
+    mz_matmul_args args = {.m = job->vocab,
                            .n = cols,
                            .k = rows,
                            .batch = 1,
@@ -175,6 +176,7 @@ mz_status mz_linear_cross_entropy(mz_tape *tape, mz_tensor *x, mz_param *weight,
                      .ignore_index = ignore_index,
                      .chunk = rows_per_chunk(mz_tensor_rows(x), ld, x->dtype, logits_bytes),
                      .ld = ld,
+                     .vocab = weight->rows > weight->spec.shape[0] ? weight->rows : weight->spec.shape[0],
                      .want_dw = tracks && weight->trainable};
     if (tracks)
         status = mz_tape_reserve(tape);

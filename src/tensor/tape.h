@@ -43,6 +43,8 @@ struct mz_param {
     void *grad;        /* device memory, numel elements; NULL while there is no buffer for it */
     bool grad_written; /* grad holds a sum already: add to it; otherwise overwrite */
     bool trainable;
+    int64_t rows; /* of a matrix: data and grad have memory for so many, and zeros in those beyond its shape; 0: it
+                   * has none beyond. Whoever writes the gradient may write zeros there. */
 };
 
 /* Asked by an operation that is about to write a parameter's gradient: must see that param->grad is valid.

@@ -7,6 +7,11 @@ static int64_t round_up(int64_t n, int64_t unit)
     return (n + unit - 1) / unit * unit;
 }
 
+static int64_t room_of(const mz_layout_input *tensor)
+{
+    return tensor->room > tensor->numel ? tensor->room : tensor->numel;
+}
+
 /* Which tensors persist: those below the threshold, in the model's order, as long as their sum allows. */
 static bool *choose_persistent(const mz_layout_options *o)
 {
@@ -31,7 +36,7 @@ static void place(mz_layout *l, const mz_layout_options *o, const bool *persiste
             continue;
         l->tensors[t] = (mz_layout_tensor){l->n_segments, s->length, o->tensors[t].numel};
         l->order[s->first + s->n++] = t;
-        s->length += round_up(o->tensors[t].numel, MZ_LAYOUT_ALIGN);
+        s->length += round_up(room_of(&o->tensors[t]), MZ_LAYOUT_ALIGN);
     }
 }
 

@@ -12,8 +12,9 @@
 
 typedef struct mz_layout_input {
     int64_t numel;
-    int unit;   /* ascending */
-    bool decay; /* takes weight decay */
+    int64_t room; /* elements to keep for it; less than numel means numel */
+    int unit;     /* ascending */
+    bool decay;   /* takes weight decay */
 } mz_layout_input;
 
 typedef struct mz_layout_options {

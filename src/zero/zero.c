@@ -150,6 +150,15 @@ static bool takes_decay(const mz_zero_options *o, const mz_param *param)
     return param->trainable;
 }
 
+/* Matrix products are fastest over whole groups of so many rows: a vocabulary of 50257 costs eight times as much on
+ * a GPU as one of 50264. */
+#define ROW_GROUP 8
+
+static int64_t padded_rows(const mz_param *param)
+{
+    return param->spec.n_dims == 2 ? (param->spec.shape[0] + ROW_GROUP - 1) / ROW_GROUP * ROW_GROUP : 0;
+}
+
 static mz_status create_layout(mz_zero *z, const mz_zero_options *o)
 {
     int n = mz_runner_n_params(z->runner), n_units = mz_model_n_units(mz_runner_model(z->runner));
@@ -158,7 +167,10 @@ static mz_status create_layout(mz_zero *z, const mz_zero_options *o)
         return MZ_ERR_MEMORY;
     for (int i = 0; i < n; i++) {
         const mz_param *param = mz_runner_param(z->runner, i);
-        tensors[i] = (mz_layout_input){param->numel, param->unit, takes_decay(o, param)};
+        tensors[i] = (mz_layout_input){.numel = param->numel,
+                                       .room = padded_rows(param) * param->spec.shape[1],
+                                       .unit = param->unit,
+                                       .decay = takes_decay(o, param)};
     }
     mz_layout_options options = {.tensors = tensors, .n_tensors = n, .n_units = n_units, .n_ranks = z->size};
     if (z->stage == 3) {
@@ -191,6 +203,7 @@ static void place_params(mz_zero *z)
         param->data = s->full ? s->full + (size_t)t->offset * mz_dtype_size(z->dtype) : NULL;
         param->grad = s->grad ? s->grad + (size_t)t->offset * mz_dtype_size(z->grad_dtype) : NULL;
         param->grad_written = false;
+        param->rows = padded_rows(param);
     }
 }
 

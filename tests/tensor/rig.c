@@ -1,5 +1,7 @@
 #include "tests/tensor/rig.h"
 
+#include <string.h>
+
 #include "tests/core/cmocka_all.h"
 
 #include "core/memory.h"
@@ -67,22 +69,36 @@ mz_tensor *rig_ids(rig *r, int n_dims, const int64_t *shape, const int32_t *ids)
     return t;
 }
 
+/* Elements, with those of a matrix's rows beyond its shape. */
+static size_t param_room(const mz_param *param)
+{
+    return (size_t)(param->spec.n_dims == 2 ? param->rows * param->spec.shape[1] : param->numel);
+}
+
 void rig_param(mz_param *param, const char *name, int n_dims, int64_t d0, int64_t d1, uint64_t seed)
 {
     *param = (mz_param){.spec = {.name = name, .n_dims = n_dims, .shape = {d0, d1}},
                         .numel = n_dims == 1 ? d0 : d0 * d1,
                         .dtype = MZ_F32,
                         .grad_dtype = MZ_F32,
-                        .trainable = true};
-    param->data = mz_alloc_aligned((size_t)param->numel * sizeof(float));
-    param->grad = mz_alloc_aligned((size_t)param->numel * sizeof(float));
+                        .trainable = true,
+                        .rows = n_dims == 2 ? (d0 + 7) / 8 * 8 : 0};
+    size_t bytes = param_room(param) * sizeof(float);
+    param->data = mz_alloc_aligned(bytes);
+    param->grad = mz_alloc_aligned(bytes);
     assert_non_null(param->data);
     assert_non_null(param->grad);
+    memset(param->data, 0, bytes);
+    memset(param->grad, 0, bytes);
     rig_fill(param->data, param->numel, seed, 1.0f);
 }
 
 void rig_param_free(mz_param *param)
 {
+    for (size_t i = (size_t)param->numel; i < param_room(param); i++) {
+        assert_true(((const float *)param->data)[i] == 0.0f);
+        assert_true(((const float *)param->grad)[i] == 0.0f);
+    }
     mz_free(param->data);
     mz_free(param->grad);
 }

@@ -22,8 +22,10 @@ static void make(uint64_t seed, random_model *m)
     for (int t = 0; t < n; t++) {
         unit += (int)draw(seed, 100 + (uint32_t)t, 3); /* some units have no tensors */
         int64_t large = draw(seed, 200 + (uint32_t)t, 2) ? 5000 : 70;
-        m->tensors[t] = (mz_layout_input){1 + draw(seed, 300 + (uint32_t)t, (uint32_t)large), unit,
-                                          draw(seed, 400 + (uint32_t)t, 2) == 1};
+        m->tensors[t] = (mz_layout_input){.numel = 1 + draw(seed, 300 + (uint32_t)t, (uint32_t)large),
+                                          .room = draw(seed, 500 + (uint32_t)t, 2 * (uint32_t)large),
+                                          .unit = unit,
+                                          .decay = draw(seed, 400 + (uint32_t)t, 2) == 1};
     }
     m->options = (mz_layout_options){
         .tensors = m->tensors,
@@ -51,7 +53,8 @@ static void check_segments(const mz_layout *l, const mz_layout_options *o)
             assert_int_equal(l->tensors[t].segment, i);
             assert_int_equal(l->tensors[t].offset % MZ_LAYOUT_ALIGN, 0);
             assert_true(l->tensors[t].offset >= end); /* in order, so nothing overlaps */
-            end = l->tensors[t].offset + l->tensors[t].numel;
+            int64_t room = o->tensors[t].room;
+            end = l->tensors[t].offset + (room > o->tensors[t].numel ? room : o->tensors[t].numel);
             assert_int_equal(o->tensors[t].unit, s->unit);
             assert_int_equal(o->tensors[t].decay, l->tensors[t].offset < s->decay_end);
             assert_true(!s->persistent || o->tensors[t].numel < o->persistence_threshold);
