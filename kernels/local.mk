@@ -54,7 +54,8 @@ tests_kernels_test_kernels_SOURCES = tests/kernels/test_kernels.c tests/kernels/
 	tests/kernels/cases_rows.c
 noinst_PROGRAMS += tests/kernels/bench_kernels
 TESTS += tests/kernels/instruction_sets.sh
-EXTRA_DIST += tests/kernels/instruction_sets.sh tests/bench/torch_step.py tests/gpu/run
+EXTRA_DIST += tests/kernels/instruction_sets.sh tests/bench/torch_step.py tests/gpu/run \
+	tests/gpu/profile.py tests/gpu/kernel_times.c
 if HAVE_CMOCKA
 check_PROGRAMS += tests/kernels/test_ref_grad tests/kernels/test_ref_optim
 TESTS += tests/kernels/test_ref_grad tests/kernels/test_ref_optim
