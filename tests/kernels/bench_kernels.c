@@ -1,11 +1,12 @@
 /* Time of each CPU kernel at the shapes of two training steps: GPT-2 124M (4 x 256 tokens) and nanoGPT's small
  * character model (12 x 64 tokens, 4 heads, 128 wide).
  *
- *     bench_kernels [-c] [-t THREADS] [-i avx512|avx2|generic|ref] [-m SECONDS] [-w MODEL] [PATTERN]
+ *     bench_kernels [-c] [-t THREADS] [-d fp32|bf16|fp16] [-i avx512_bf16|avx512|avx2|generic|ref] [-m SECONDS]
+ *                   [-w MODEL] [PATTERN]
  *
- * PATTERN restricts the output to lines that contain it; -m is the time spent on each line, -w one of the two
- * models; -c takes the calling thread's processor time instead of the time passed (with -t 1, on a machine that is
- * not idle). */
+ * PATTERN restricts the output to lines that contain it; -d is the type of activations, weights and their
+ * gradients; -m is the time spent on each line, -w one of the two models; -c takes the calling thread's processor
+ * time instead of the time passed (with -t 1, on a machine that is not idle). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/half.h"
 #include "core/memory.h"
 #include "kernels/cpu/cpu.h"
 
@@ -24,6 +26,7 @@ typedef struct bench {
     const char *model; /* NULL: all */
     double seconds;
     clockid_t clock;
+    mz_dtype dtype;
 } bench;
 
 /* A model's step, as far as kernels see it. */
@@ -47,6 +50,24 @@ static float *memory(int64_t n)
         p[i] = (float)(x >> 8) * 0x1p-24f - 0.5f;
     }
     return p;
+}
+
+/* The same numbers as the bench's type. */
+static void *tensor(const bench *b, int64_t n)
+{
+    float *x = memory(n);
+    if (b->dtype == MZ_F32)
+        return x;
+    uint16_t *y = (uint16_t *)memory((n + 1) / 2);
+    for (int64_t i = 0; i < n; i++)
+        y[i] = b->dtype == MZ_BF16 ? mz_f32_to_bf16(x[i]) : mz_f32_to_f16(x[i]);
+    mz_free(x);
+    return y;
+}
+
+static void *behind(const bench *b, void *p, int64_t n)
+{
+    return (char *)p + (size_t)n * mz_dtype_size(b->dtype);
 }
 
 static void swap_down(double *times, int n)
@@ -122,11 +143,13 @@ LAUNCH(optim)
 static void bench_linear(const bench *b, const char *model, const char *name, int64_t rows, int64_t in, int64_t out,
                          mz_epilogue forward)
 {
-    float *x = memory(rows * in), *w = memory(in * out), *y = memory(rows * out), *aux = memory(rows * out);
-    float *dw = memory(in * out), *bias = memory(out), *dx = memory(rows * in), *aux_in = memory(rows * in);
+    void *x = tensor(b, rows * in), *w = tensor(b, in * out), *y = tensor(b, rows * out);
+    void *aux = tensor(b, rows * out), *dw = tensor(b, in * out), *bias = tensor(b, out),
+         *dx = tensor(b, rows * in);
+    void *aux_in = tensor(b, rows * in);
     const double flops = 2.0 * (double)rows * (double)in * (double)out;
     mz_matmul_args a = {
-        .batch = 1, .dtype = MZ_F32, .dtype_c = MZ_F32, .alpha = 1.0f, .m = rows, .n = out, .k = in};
+        .batch = 1, .dtype = b->dtype, .dtype_c = b->dtype, .alpha = 1.0f, .m = rows, .n = out, .k = in};
     char what[64];
 
     a.a = x, a.lda = in, a.b = w, a.ldb = out, a.c = y, a.ldc = out;
@@ -143,7 +166,7 @@ static void bench_linear(const bench *b, const char *model, const char *name, in
     a.c = dw, a.ldc = out, a.epilogue = MZ_EPI_BGRAD_B, a.bias_grad = bias;
     snprintf(what, sizeof what, "%s grad w", name);
     measure(b, model, what, launch_matmul, &a, flops, 0);
-    float *all[] = {x, w, y, aux, dw, bias, dx, aux_in};
+    void *all[] = {x, w, y, aux, dw, bias, dx, aux_in};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         mz_free(all[i]);
 }
@@ -152,11 +175,12 @@ static void bench_linear(const bench *b, const char *model, const char *name, in
 static void bench_head(const bench *b, const model_shape *s)
 {
     const int64_t rows = s->head_rows, v = s->vocab, d = s->width;
-    float *x = memory(rows * d), *e = memory(v * d), *logits = memory(rows * v), *de = memory(v * d);
+    void *x = tensor(b, rows * d), *e = tensor(b, v * d), *logits = tensor(b, rows * v), *de = tensor(b, v * d);
     float loss = 0, scale = 1.0f / 1024;
     int32_t *labels = mz_calloc((size_t)rows, sizeof *labels);
     const double flops = 2.0 * (double)rows * (double)v * (double)d;
-    mz_matmul_args a = {.batch = 1, .dtype = MZ_F32, .dtype_c = MZ_F32, .alpha = 1.0f, .m = rows, .n = v, .k = d};
+    mz_matmul_args a = {
+        .batch = 1, .dtype = b->dtype, .dtype_c = b->dtype, .alpha = 1.0f, .m = rows, .n = v, .k = d};
 
     a.a = x, a.lda = d, a.b = e, a.ldb = d, a.trans_b = true, a.c = logits, a.ldc = v;
     measure(b, s->name, "head forward", launch_matmul, &a, flops, 0);
@@ -170,8 +194,9 @@ static void bench_head(const bench *b, const model_shape *s)
                                              .grad_scale = &scale,
                                              .dlogits = logits,
                                              .loss = &loss,
-                                             .dtype = MZ_F32};
-    measure(b, s->name, "cross-entropy", launch_cross_entropy, &loss_args, 0, 12.0 * (double)rows * (double)v);
+                                             .dtype = b->dtype};
+    measure(b, s->name, "cross-entropy", launch_cross_entropy, &loss_args, 0,
+            3.0 * (double)mz_dtype_size(b->dtype) * (double)rows * (double)v);
     a.m = rows, a.n = d, a.k = v, a.a = logits, a.lda = v, a.b = e, a.ldb = d, a.trans_b = false, a.c = x,
     a.ldc = d;
     measure(b, s->name, "head grad x", launch_matmul, &a, flops, 0);
@@ -185,8 +210,9 @@ static void bench_head(const bench *b, const model_shape *s)
 static void bench_attention(const bench *b, const model_shape *s)
 {
     const int64_t rows = s->batch * s->context, d = s->width;
-    float *qkv = memory(rows * 3 * d), *o = memory(rows * d), *dqkv = memory(rows * 3 * d);
-    float *lse = memory(s->batch * s->heads * s->context), *d_o = memory(rows * d);
+    void *qkv = tensor(b, rows * 3 * d), *o = tensor(b, rows * d), *dqkv = tensor(b, rows * 3 * d);
+    void *d_o = tensor(b, rows * d);
+    float *lse = memory(s->batch * s->heads * s->context);
     mz_attention_shape shape = {.batch = s->batch,
                                 .heads = s->heads,
                                 .t_q = s->context,
@@ -194,7 +220,7 @@ static void bench_attention(const bench *b, const model_shape *s)
                                 .head_size = d / s->heads,
                                 .scale = 0.125f,
                                 .causal = true,
-                                .dtype = MZ_F32};
+                                .dtype = b->dtype};
     shape.q_batch = shape.k_batch = shape.v_batch = s->context * 3 * d;
     shape.q_token = shape.k_token = shape.v_token = 3 * d;
     shape.q_head = shape.k_head = shape.v_head = shape.o_head = d / s->heads;
@@ -203,18 +229,18 @@ static void bench_attention(const bench *b, const model_shape *s)
     const double pairs = 0.5 * (double)s->batch * (double)s->heads * (double)s->context * (double)s->context;
     const double flops = 4.0 * pairs * (double)(d / s->heads);
 
-    const mz_attention_args forward = {shape, qkv, qkv + d, qkv + 2 * d, o, lse};
+    const mz_attention_args forward = {shape, qkv, behind(b, qkv, d), behind(b, qkv, 2 * d), o, lse};
     measure(b, s->name, "attention", launch_attention, &forward, flops, 0);
     mz_attention_grad_args backward = {.shape = shape,
                                        .q = qkv,
-                                       .k = qkv + d,
-                                       .v = qkv + 2 * d,
+                                       .k = behind(b, qkv, d),
+                                       .v = behind(b, qkv, 2 * d),
                                        .o = o,
                                        .d_o = d_o,
                                        .lse = lse,
                                        .dq = dqkv,
-                                       .dk = dqkv + d,
-                                       .dv = dqkv + 2 * d};
+                                       .dk = behind(b, dqkv, d),
+                                       .dv = behind(b, dqkv, 2 * d)};
     measure(b, s->name, "attention grad", launch_attention_grad, &backward, 2.5 * flops, 0);
     mz_free(qkv), mz_free(o), mz_free(dqkv), mz_free(lse), mz_free(d_o);
 }
@@ -222,14 +248,17 @@ static void bench_attention(const bench *b, const model_shape *s)
 static void bench_rows(const bench *b, const model_shape *s)
 {
     const int64_t rows = s->batch * s->context, d = s->width, n = rows * d;
-    float *x = memory(n), *residual = memory(n), *sum = memory(n), *y = memory(n), *weight = memory(d);
-    float *bias = memory(d), *mean = memory(rows), *rstd = memory(rows), *table = memory(s->vocab * d);
+    const double bytes = (double)mz_dtype_size(b->dtype) * (double)n;
+    void *x = tensor(b, n), *residual = tensor(b, n), *sum = tensor(b, n), *y = tensor(b, n),
+         *weight = tensor(b, d);
+    void *bias = tensor(b, d), *table = tensor(b, s->vocab * d);
+    float *mean = memory(rows), *rstd = memory(rows);
     int32_t *ids = mz_calloc((size_t)rows, sizeof *ids);
     for (int64_t i = 0; i < rows; i++)
         ids[i] = (int32_t)(i * 7919 % s->vocab);
 
-    const mz_layer_norm_args norm = {rows, d, 1e-5f, x, residual, weight, bias, sum, y, mean, rstd, MZ_F32};
-    measure(b, s->name, "layer norm", launch_layer_norm, &norm, 0, 16.0 * (double)n);
+    const mz_layer_norm_args norm = {rows, d, 1e-5f, x, residual, weight, bias, sum, y, mean, rstd, b->dtype};
+    measure(b, s->name, "layer norm", launch_layer_norm, &norm, 0, 4 * bytes);
     const mz_layer_norm_grad_args norm_grad = {.rows = rows,
                                                .cols = d,
                                                .dy = y,
@@ -240,8 +269,10 @@ static void bench_rows(const bench *b, const model_shape *s)
                                                .rstd = rstd,
                                                .dx = x,
                                                .dweight = weight,
-                                               .dbias = bias};
-    measure(b, s->name, "layer norm grad", launch_layer_norm_grad, &norm_grad, 0, 16.0 * (double)n);
+                                               .dbias = bias,
+                                               .dtype = b->dtype,
+                                               .dtype_grad = b->dtype};
+    measure(b, s->name, "layer norm grad", launch_layer_norm_grad, &norm_grad, 0, 4 * bytes);
     const mz_embedding_args look_up = {.n = rows,
                                        .cols = d,
                                        .vocab = s->vocab,
@@ -249,8 +280,9 @@ static void bench_rows(const bench *b, const model_shape *s)
                                        .table = table,
                                        .period = s->context,
                                        .positions = table,
-                                       .y = y};
-    measure(b, s->name, "embedding", launch_embedding, &look_up, 0, 12.0 * (double)n);
+                                       .y = y,
+                                       .dtype = b->dtype};
+    measure(b, s->name, "embedding", launch_embedding, &look_up, 0, 3 * bytes);
     const mz_embedding_grad_args scatter = {.n = rows,
                                             .cols = d,
                                             .vocab = s->vocab,
@@ -260,41 +292,47 @@ static void bench_rows(const bench *b, const model_shape *s)
                                             .dy = y,
                                             .dtable = table,
                                             .dpositions = x,
-                                            .accumulate_dtable = true};
-    measure(b, s->name, "embedding grad", launch_embedding_grad, &scatter, 0, 12.0 * (double)n);
+                                            .accumulate_dtable = true,
+                                            .dtype = b->dtype,
+                                            .dtype_grad = b->dtype};
+    measure(b, s->name, "embedding grad", launch_embedding_grad, &scatter, 0, 3 * bytes);
     mz_free(x), mz_free(residual), mz_free(sum), mz_free(y), mz_free(weight), mz_free(bias), mz_free(mean);
     mz_free(rstd), mz_free(table), mz_free(ids);
 }
 
 static void bench_elements(const bench *b, const char *model, int64_t n)
 {
-    float *x = memory(n), *y = memory(n), *z = memory(n), scale = 1.0f;
+    void *x = tensor(b, n), *y = tensor(b, n), *z = tensor(b, n);
     double sum = 0;
     uint64_t nonfinite = 0;
     mz_rng_state state = {1, 2, 3};
-    const double bytes = (double)n;
+    const double bytes = (double)mz_dtype_size(b->dtype) * (double)n;
 
-    const mz_activation_args gelu = {n, MZ_ACT_GELU_TANH, x, y, MZ_F32};
-    measure(b, model, "gelu", launch_activation, &gelu, 0, 8 * bytes);
-    const mz_activation_grad_args gelu_grad = {n, MZ_ACT_GELU_TANH, y, x, z, MZ_F32};
-    measure(b, model, "gelu grad", launch_activation_grad, &gelu_grad, 0, 12 * bytes);
-    const mz_add_args add = {n, 1, 1, x, y, z, MZ_F32};
-    measure(b, model, "add", launch_add, &add, 0, 12 * bytes);
-    const mz_dropout_args dropout = {n, {0.1f, 5, n, &state}, x, NULL, z, MZ_F32};
-    measure(b, model, "dropout", launch_dropout, &dropout, 0, 8 * bytes);
-    const mz_cast_args cast = {.n = n, .src = x, .src_dtype = MZ_F32, .dst = y, .dst_dtype = MZ_BF16, .scale = 1};
-    measure(b, model, "cast to bf16", launch_cast, &cast, 0, 6 * bytes);
-    const mz_sum_squares_args squares = {n, z, MZ_F32, 1, &sum, &nonfinite};
-    measure(b, model, "sum of squares", launch_sum_squares, &squares, 0, 4 * bytes);
+    const mz_activation_args gelu = {n, MZ_ACT_GELU_TANH, x, y, b->dtype};
+    measure(b, model, "gelu", launch_activation, &gelu, 0, 2 * bytes);
+    const mz_activation_grad_args gelu_grad = {n, MZ_ACT_GELU_TANH, y, x, z, b->dtype};
+    measure(b, model, "gelu grad", launch_activation_grad, &gelu_grad, 0, 3 * bytes);
+    const mz_add_args add = {n, 1, 1, x, y, z, b->dtype};
+    measure(b, model, "add", launch_add, &add, 0, 3 * bytes);
+    const mz_dropout_args dropout = {n, {0.1f, 5, n, &state}, x, NULL, z, b->dtype};
+    measure(b, model, "dropout", launch_dropout, &dropout, 0, 2 * bytes);
+    float *wide = memory(n);
+    const mz_cast_args cast = {
+        .n = n, .src = wide, .src_dtype = MZ_F32, .dst = y, .dst_dtype = MZ_BF16, .scale = 1};
+    measure(b, model, "cast to bf16", launch_cast, &cast, 0, 6.0 * (double)n);
+    mz_free(wide);
+    const mz_sum_squares_args squares = {n, z, b->dtype, 1, &sum, &nonfinite};
+    measure(b, model, "sum of squares", launch_sum_squares, &squares, 0, bytes);
     const void *sources[] = {x, z};
-    const mz_sum_args sums = {n, 2, sources, MZ_F32, z, MZ_F32, scale};
-    measure(b, model, "sum of two", launch_sum, &sums, 0, 12 * bytes);
+    const mz_sum_args sums = {n, 2, sources, b->dtype, z, b->dtype, 1.0f};
+    measure(b, model, "sum of two", launch_sum, &sums, 0, 3 * bytes);
     mz_free(x), mz_free(y), mz_free(z);
 }
 
 static void bench_optim(const bench *b, const char *model, int64_t n)
 {
-    float *w = memory(n), *m = memory(n), *v = memory(n), *g = memory(n), scale = 1.0f;
+    float *w = memory(n), *m = memory(n), *v = memory(n), scale = 1.0f;
+    void *g = tensor(b, n), *copy = b->dtype == MZ_F32 ? NULL : tensor(b, n);
     for (int64_t i = 0; i < n; i++)
         v[i] *= v[i];
     const uint64_t nonfinite = 0;
@@ -304,16 +342,20 @@ static void bench_optim(const bench *b, const char *model, int64_t n)
                                   .eps = 1e-8f,
                                   .bias_correction1 = 0.5f,
                                   .bias_correction2 = 0.5f};
-    const mz_optim_chunk chunk = {.master = w, .state1 = m, .state2 = v, .grad = g, .n = n, .lr_scale = 1};
+    const mz_optim_chunk chunk = {
+        .master = w, .state1 = m, .state2 = v, .grad = g, .param = copy, .n = n, .lr_scale = 1};
     const mz_optim_args args = {.kind = MZ_OPTIM_ADAMW,
                                 .chunks = &chunk,
                                 .n_chunks = 1,
                                 .n_elements = n,
                                 .hyper = &hyper,
                                 .grad_scale = &scale,
-                                .nonfinite = &nonfinite};
-    measure(b, model, "adamw", launch_optim, &args, 0, 28.0 * (double)n);
-    mz_free(w), mz_free(m), mz_free(v), mz_free(g);
+                                .nonfinite = &nonfinite,
+                                .grad_dtype = b->dtype,
+                                .param_dtype = b->dtype};
+    const double bytes = 24.0 + (double)mz_dtype_size(b->dtype) * (copy ? 2.0 : 1.0);
+    measure(b, model, "adamw", launch_optim, &args, 0, bytes * (double)n);
+    mz_free(w), mz_free(m), mz_free(v), mz_free(g), mz_free(copy);
 }
 
 static void bench_model(const bench *b, const model_shape *s)
@@ -335,9 +377,9 @@ static void bench_model(const bench *b, const model_shape *s)
 int main(int argc, char **argv)
 {
     static const model_shape shapes[] = {{"gpt2", 4, 256, 768, 12, 50257, 256}, {"char", 12, 64, 128, 4, 65, 768}};
-    bench b = {.kernels = &mz_kernels_cpu, .seconds = 0.5, .clock = CLOCK_MONOTONIC};
+    bench b = {.kernels = &mz_kernels_cpu, .seconds = 0.5, .clock = CLOCK_MONOTONIC, .dtype = MZ_F32};
     int threads = 0;
-    for (int c; (c = getopt(argc, argv, "ct:i:m:w:")) != -1;) {
+    for (int c; (c = getopt(argc, argv, "ct:d:i:m:w:")) != -1;) {
         if (c == 'c')
             b.clock = CLOCK_THREAD_CPUTIME_ID;
         else if (c == 'w')
@@ -346,6 +388,8 @@ int main(int argc, char **argv)
             threads = atoi(optarg);
         else if (c == 'i')
             b.kernels = strcmp(optarg, "ref") == 0 ? &mz_kernels_ref : mz_kernels_cpu_table(optarg);
+        else if (c == 'd')
+            b.dtype = strcmp(optarg, "bf16") == 0 ? MZ_BF16 : strcmp(optarg, "fp16") == 0 ? MZ_F16 : MZ_F32;
         else if (c == 'm')
             b.seconds = atof(optarg);
         else
