@@ -5,6 +5,7 @@
  * operand is spread over the lanes. What operators cannot say is a function here:
  *     vf_set1 vf_load vf_store vf_load_n vf_store_n   (n valid lanes, the others 0 or left alone)
  *     vf_fma(a, b, c) = a * b + c      vf_min vf_max  (the second operand when either is NaN)
+ *     vf_reciprocal (1 / a within one unit in the last place, for a and 1 / a normal numbers)
  *     vf_sqrt vf_round (to nearest even) vf_to_vi vi_to_vf  vf_lt vf_le vu_lt ->
  * vm vf_select(m, a, b) = m ? a : b   vm_first(n): lanes below n   vm_count   vf_ldexp(x, n) vf_from_f16
  * vf_from_bf16 vf_to_f16 vf_to_bf16 and the _n forms, on VF_N uint16_t in memory vf_zip_low vf_zip_high: interleave

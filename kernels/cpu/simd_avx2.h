@@ -57,6 +57,11 @@ MZ_INLINE vf vf_max(vf a, vf b)
     return (vf)_mm256_max_ps((__m256)a, (__m256)b);
 }
 
+MZ_INLINE vf vf_reciprocal(vf a)
+{
+    return 1.0f / a;
+}
+
 MZ_INLINE vf vf_sqrt(vf a)
 {
     return (vf)_mm256_sqrt_ps((__m256)a);

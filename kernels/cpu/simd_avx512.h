@@ -61,6 +61,13 @@ MZ_INLINE vf vf_sqrt(vf a)
     return (vf)_mm512_sqrt_ps((__m512)a);
 }
 
+/* An estimate to 2^-14 and a step of Newton's method, for a fifth of a division's time. */
+MZ_INLINE vf vf_reciprocal(vf a)
+{
+    const vf y = (vf)_mm512_rcp14_ps((__m512)a);
+    return vf_fma(y, (vf)_mm512_fnmadd_ps((__m512)a, (__m512)y, _mm512_set1_ps(1.0f)), y);
+}
+
 MZ_INLINE vf vf_round(vf a)
 {
     return (vf)_mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -146,14 +153,18 @@ MZ_INLINE __m256i mz_pack_f16(vf v)
     return _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-/* Rounds to nearest even; a NaN stays one. */
+/* Rounds to nearest even; a NaN stays one. AVX512-BF16 takes subnormal numbers for 0. */
 MZ_INLINE __m256i mz_pack_bf16(vf v)
 {
+#ifdef __AVX512BF16__
+    return (__m256i)_mm512_cvtneps_pbh((__m512)v);
+#else
     const vu u = (vu)v;
     const __m512i rounded = (__m512i)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
     const __m512i quiet = (__m512i)((u >> 16) | 0x40u);
     const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
     return _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(nan, rounded, quiet));
+#endif
 }
 
 MZ_INLINE void vf_to_f16(uint16_t *p, vf v)

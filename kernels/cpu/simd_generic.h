@@ -65,6 +65,11 @@ MZ_INLINE vf vf_max(vf a, vf b)
     return vf_select(a > b, a, b);
 }
 
+MZ_INLINE vf vf_reciprocal(vf a)
+{
+    return 1.0f / a;
+}
+
 MZ_INLINE vf vf_sqrt(vf a)
 {
     return (vf){sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3])};

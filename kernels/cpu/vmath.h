@@ -86,10 +86,10 @@ MZ_INLINE vf vf_normal_cdf(vf x, vf e)
     return vf_select(vf_lt(a, vf_set1(1.0f)), small, large);
 }
 
-/* 2^t to 1e-7; t is cut to -150..128. */
+/* 2^t to 1e-7; t is cut to -150..126, whose reciprocal is a normal number. */
 MZ_INLINE vf vf_exp2(vf t)
 {
-    t = vf_min(vf_set1(128.0f), vf_max(vf_set1(-150.0f), t));
+    t = vf_min(vf_set1(126.0f), vf_max(vf_set1(-150.0f), t));
     const vf n = vf_round(t), r = t - n;
     vf p = vf_set1(0.00132647269f);
     p = vf_fma(p, r, vf_set1(0.00967151266f));
@@ -107,7 +107,7 @@ MZ_INLINE vf vf_gelu_tanh_gate(vf x)
 {
     const float log2_e = 1.44269504f;
     const vf t = x * vf_fma(x * x, vf_set1(-log2_e * GELU_CUBE), vf_set1(-log2_e * GELU_SLOPE));
-    return 1.0f / (1.0f + vf_exp2(t));
+    return vf_reciprocal(1.0f + vf_exp2(t));
 }
 
 /* `kind` is a compile-time constant where these are inlined. */
