@@ -45,10 +45,17 @@ MZ_INLINE void mz_micro_step(int mr, int nv, mz_multiply_add multiply_add, const
     }
 }
 
-/* a_row: distance of A's rows. blocked: whether the form is "block", else A's columns are a_k apart. */
-MZ_INLINE void mz_micro(int mr, int nv, mz_multiply_add multiply_add, int64_t k, const float *restrict a,
-                        int64_t a_row, int64_t a_k, bool blocked, const float *restrict b, int64_t b_k,
-                        const float *init, float *restrict c, int64_t ldc)
+/* Without a fused multiply-add, which rounds but once, k is summed in runs of this many steps, each from 0, so that
+ * the sums being rounded are smaller. */
+#if VF_N == 4
+#define MZ_RUN (16 * VF_N)
+#endif
+
+/* a_row: distance of A's rows. blocked: whether the form is "block", else A's columns are a_k apart. adds: to what
+ * C holds when all is summed. */
+MZ_INLINE void mz_micro_run(int mr, int nv, mz_multiply_add multiply_add, int64_t k, const float *restrict a,
+                            int64_t a_row, int64_t a_k, bool blocked, const float *restrict b, int64_t b_k,
+                            const float *init, bool adds, float *restrict c, int64_t ldc)
 {
     vf acc[MZ_MR][MZ_NV];
 #pragma GCC unroll 16
@@ -70,7 +77,26 @@ MZ_INLINE void mz_micro(int mr, int nv, mz_multiply_add multiply_add, int64_t k,
     for (int i = 0; i < mr; i++)
 #pragma GCC unroll 4
         for (int j = 0; j < nv; j++)
-            vf_store(c + i * ldc + j * VF_N, acc[i][j]);
+            vf_store(c + i * ldc + j * VF_N, adds ? vf_load(c + i * ldc + j * VF_N) + acc[i][j] : acc[i][j]);
+}
+
+MZ_INLINE void mz_micro(int mr, int nv, mz_multiply_add multiply_add, int64_t k, const float *a, int64_t a_row,
+                        int64_t a_k, bool blocked, const float *b, int64_t b_k, const float *init, float *c,
+                        int64_t ldc)
+{
+#ifdef MZ_RUN
+    static const float zeros[MZ_NR];
+    for (; k > MZ_RUN; k -= MZ_RUN) {
+        mz_micro_run(mr, nv, multiply_add, MZ_RUN, a, a_row, a_k, blocked, b, b_k, init ? init : zeros, !init, c,
+                     ldc);
+        a += MZ_RUN * (blocked ? MZ_MR : a_k);
+        b += MZ_RUN * b_k;
+        init = NULL;
+    }
+    mz_micro_run(mr, nv, multiply_add, k, a, a_row, a_k, blocked, b, b_k, init ? init : zeros, !init, c, ldc);
+#else
+    mz_micro_run(mr, nv, multiply_add, k, a, a_row, a_k, blocked, b, b_k, init, false, c, ldc);
+#endif
 }
 
 #if MZ_MR == 12
