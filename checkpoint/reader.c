@@ -326,5 +326,5 @@ mz_status mz_checkpoint_read(mz_checkpoint *checkpoint, const char *name, mz_sha
         count -= n;
         dst += n;
     }
-    return status;
+    return status == MZ_ERR_CHECKPOINT ? name_older(checkpoint->folder, status) : status;
 }

@@ -188,6 +188,8 @@ mz_status mz_steps_find_whole(const char *checkpoints, const char *except, char 
             return status;
         if (!status)
             return take_path(checkpoints, latest, folder);
+        if (!except)
+            mz_log_root(MZ_LOG_WARN, "%s. Looking for another checkpoint that is whole", mz_last_error());
     }
     return search_whole(checkpoints, except, folder);
 }
