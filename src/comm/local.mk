@@ -18,7 +18,8 @@ endif
 
 # Tests
 EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh
-check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_probe tests/comm/killed_probe \
+check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_probe tests/comm/killed_probe tests/comm/gpu_probe \
+	tests/comm/watch.np3 \
 	tests/comm/failures.np4 tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6
@@ -28,6 +29,8 @@ tests_comm_world_np4_SOURCES = tests/comm/world.c
 tests_comm_agree_np4_SOURCES = tests/comm/agree.c
 tests_comm_launch_probe_SOURCES = tests/comm/launch_probe.c
 tests_comm_killed_probe_SOURCES = tests/comm/killed_probe.c
+tests_comm_gpu_probe_SOURCES = tests/comm/gpu_probe.c
+tests_comm_watch_np3_SOURCES = tests/comm/watch.c
 tests_comm_bits_np4_SOURCES = tests/comm/bits.c
 tests_comm_groups_np4_SOURCES = tests/comm/groups.c
 tests_comm_setup_np3_SOURCES = tests/comm/setup.c
@@ -37,7 +40,7 @@ tests_comm_collectives_np2_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np3_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np4_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np6_SOURCES = tests/comm/collectives.c
-TESTS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh \
+TESTS += tests/comm/watch.np3 tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh \
 	tests/comm/failures.np4 \
 	tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \

@@ -1,6 +1,8 @@
 /* Every collective against a serial computation: random kinds, types, counts, strides, segments, in place or not,
  * on streams with and without a worker, over every way of cutting the ranks into nodes. The values are small whole
- * numbers, so that sums are exact in every type and order, and results must agree to the last bit. */
+ * numbers, so that sums are exact in every type and order, and results must agree to the last bit.
+ *
+ * With the argument "cuda" the buffers lie on each rank's GPU (tests/gpu/run); the ranks are then on one node. */
 #include "check.h"
 #include "comm/comm.h"
 #include "core/half.h"
@@ -17,9 +19,12 @@ typedef struct job {
     bool accumulate, in_place;
     mz_segment segments[MAX_SEGMENTS];
     size_t recv_bytes[MAX_SEGMENTS];
-    char *send[MAX_SEGMENTS], *recv[MAX_SEGMENTS], *expected[MAX_SEGMENTS];
+    char *send[MAX_SEGMENTS], *recv[MAX_SEGMENTS], *expected[MAX_SEGMENTS]; /* host memory */
+    char *given[MAX_SEGMENTS], *got[MAX_SEGMENTS];                          /* send and recv on the device */
 } job;
 
+static mz_device *device;
+static bool on_host; /* device memory is host memory */
 static int rank, size;
 static uint64_t n_draws;
 
@@ -124,10 +129,43 @@ static void expect(job *j, int s)
         expect_sum(j, s, 0);
 }
 
+/* A copy in device memory. */
+static char *put(char *host, size_t bytes)
+{
+    void *memory = host;
+    mz_stream *stream = NULL;
+    if (on_host)
+        return host;
+    REQUIRE(device->ops->alloc(device, bytes, &memory));
+    REQUIRE(device->ops->stream_create(device, MZ_STREAM_COPY, &stream));
+    REQUIRE(device->ops->copy(stream, memory, host, bytes));
+    REQUIRE(device->ops->stream_sync(stream));
+    device->ops->stream_destroy(stream);
+    return memory;
+}
+
+/* The whole of what was put, back to where it came from. */
+static void take_back(char *host, char *memory, size_t bytes)
+{
+    mz_stream *stream = NULL;
+    if (on_host)
+        return;
+    REQUIRE(device->ops->stream_create(device, MZ_STREAM_COPY, &stream));
+    REQUIRE(device->ops->copy(stream, host, memory, bytes));
+    REQUIRE(device->ops->stream_sync(stream));
+    device->ops->stream_destroy(stream);
+    device->ops->free(device, memory);
+}
+
+static size_t send_bytes_of(const job *j, int s)
+{
+    return (size_t)send_length(j, s) * mz_dtype_size(j->dtype);
+}
+
 static void prepare(job *j)
 {
     for (int s = 0; s < j->n; s++) {
-        size_t send_bytes = (size_t)send_length(j, s) * mz_dtype_size(j->dtype);
+        size_t send_bytes = send_bytes_of(j, s);
         j->recv_bytes[s] = (size_t)recv_length(j, s) * mz_dtype_size(j->recv_dtype);
         j->send[s] = mz_calloc(1, send_bytes + 1);
         j->recv[s] = mz_calloc(1, j->recv_bytes[s] + 1);
@@ -140,20 +178,17 @@ static void prepare(job *j)
         }
         expect(j, s);
         mz_segment *segment = &j->segments[s];
-        segment->send = j->send[s];
-        segment->recv = j->recv[s];
-        if (!j->in_place)
-            continue;
         size_t block = (size_t)(rank * segment->stride) * mz_dtype_size(j->dtype);
-        if (j->kind == GATHER) {
-            memcpy(j->recv[s] + block, j->send[s], send_bytes);
-            segment->send = j->recv[s] + block;
-        } else if (j->kind == SCATTER) {
-            segment->recv = j->send[s] + block;
-        } else {
-            memcpy(j->recv[s], j->send[s], send_bytes);
-            segment->send = j->recv[s];
-        }
+        if (j->in_place && j->kind != SCATTER)
+            memcpy(j->recv[s] + (j->kind == GATHER ? block : 0), j->send[s], send_bytes);
+        j->given[s] = put(j->send[s], send_bytes + 1);
+        j->got[s] = put(j->recv[s], j->recv_bytes[s] + 1);
+        segment->send = j->given[s];
+        segment->recv = j->got[s];
+        if (j->in_place && j->kind == SCATTER)
+            segment->recv = j->given[s] + block;
+        else if (j->in_place)
+            segment->send = j->got[s] + (j->kind == GATHER ? block : 0);
     }
 }
 
@@ -190,8 +225,13 @@ static void verify_and_free(job *j)
     for (int s = 0; s < j->n; s++) {
         size_t bytes = j->kind == SCATTER && j->in_place ? (size_t)j->segments[s].count * mz_dtype_size(j->dtype)
                                                          : j->recv_bytes[s];
+        const char *found = j->recv[s];
+        take_back(j->send[s], j->given[s], send_bytes_of(j, s) + 1);
+        take_back(j->recv[s], j->got[s], j->recv_bytes[s] + 1);
+        if (j->kind == SCATTER && j->in_place)
+            found = j->send[s] + (size_t)(rank * j->segments[s].stride) * mz_dtype_size(j->dtype);
         if (j->kind < BARRIER)
-            CHECK(!memcmp(j->segments[s].recv, j->expected[s], bytes),
+            CHECK(!memcmp(found, j->expected[s], bytes),
                   "rank %d of %d: job %d: kind %d, segment %d of %d, %lld x %s to %s, stride %lld, scale %g, "
                   "accumulate %d, in place %d, root %d",
                   rank, size, j->index, j->kind, s, j->n, (long long)j->segments[s].count, mz_dtype_name(j->dtype),
@@ -203,7 +243,7 @@ static void verify_and_free(job *j)
     }
 }
 
-static void run_jobs(mz_device *device, mz_comm *comm, mz_comm *other, int n_rounds)
+static void run_jobs(mz_comm *comm, mz_comm *other, int n_rounds)
 {
     mz_stream *streams[3] = {NULL};
     REQUIRE(device->ops->stream_create(device, MZ_STREAM_COMPUTE, &streams[1]));
@@ -216,6 +256,7 @@ static void run_jobs(mz_device *device, mz_comm *comm, mz_comm *other, int n_rou
             int where = (int)draw(4);
             REQUIRE(issue(&jobs[i], draw(2) ? comm : other, streams[where > 2 ? 2 : where]));
         }
+        REQUIRE(device->ops->stream_sync(streams[1]));
         REQUIRE(device->ops->stream_sync(streams[2]));
         for (int i = 0; i < JOBS_AT_ONCE; i++)
             verify_and_free(&jobs[i]);
@@ -233,7 +274,7 @@ static void place(mz_world *world, placement how)
         world->node_of[r] = how == IN_TURN ? r % world->n_nodes : (r + 1) / 2 % 2;
 }
 
-static void run_cut(mz_device *device, int ranks_per_node, placement how, size_t chunk_bytes)
+static void run_cut(int ranks_per_node, placement how, size_t chunk_bytes)
 {
     const mz_world_options options = {.ranks_per_node = ranks_per_node, .timeout_seconds = 60};
     mz_world *world = NULL;
@@ -247,7 +288,7 @@ static void run_cut(mz_device *device, int ranks_per_node, placement how, size_t
     REQUIRE(mz_comm_create(world, device, 0, chunk_bytes, &other));
     CHECK(mz_comm_rank(comm) == rank && mz_comm_size(comm) == size, "%d of %d", mz_comm_rank(comm),
           mz_comm_size(comm));
-    run_jobs(device, comm, other, 12);
+    run_jobs(comm, other, 12);
     mz_comm_get_stats(comm, &stats);
     CHECK(stats.n_calls > 0, "nothing counted");
     mz_comm_destroy(comm);
@@ -255,21 +296,25 @@ static void run_cut(mz_device *device, int ranks_per_node, placement how, size_t
     mz_world_destroy(world);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    const char *name = argc > 1 ? argv[1] : "cpu";
     int level = 0, n_ranks = 0;
-    mz_device *device = NULL;
     MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    REQUIRE(mz_device_open("cpu", 0, 1, &device));
-    for (int cut = n_ranks > 4 ? 2 : 1; cut <= n_ranks && cut <= 4; cut++) {
-        run_cut(device, cut, SIDE_BY_SIDE, 4096);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    on_host = strcmp(name, "cpu") == 0;
+    REQUIRE(mz_device_open(name, on_host ? 0 : rank, 1, &device));
+    if (!on_host)
+        run_cut(0, SIDE_BY_SIDE, 0);
+    for (int cut = n_ranks > 4 ? 2 : 1; on_host && cut <= n_ranks && cut <= 4; cut++) {
+        run_cut(cut, SIDE_BY_SIDE, 4096);
         if (n_ranks <= 4)
-            run_cut(device, cut, SIDE_BY_SIDE, 0);
+            run_cut(cut, SIDE_BY_SIDE, 0);
     }
-    if (n_ranks >= 4) {
-        run_cut(device, 2, IN_TURN, 0);
-        run_cut(device, 2, NO_ORDER, 0);
+    if (on_host && n_ranks >= 4) {
+        run_cut(2, IN_TURN, 0);
+        run_cut(2, NO_ORDER, 0);
     }
     mz_device_close(device);
     MPI_Finalize();

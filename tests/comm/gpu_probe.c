@@ -1,0 +1,52 @@
+/* Collectives of GPUs that go wrong. Each rank prints what it is told; tests/gpu/run reads it.
+ *
+ *     mpirun -n 2 gpu_probe kill|late|mismatch [device]
+ *
+ * After one good all-gather, rank 1 kills itself, comes later than the deadline, or asks for another collective. */
+#include <signal.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "comm/comm.h"
+#include "core/clock.h"
+
+enum { N = 1 << 20 };
+
+int main(int argc, char **argv)
+{
+    const char *deed = argc > 1 ? argv[1] : "kill", *name = argc > 2 ? argv[2] : "cuda";
+    const mz_world_options options = {.timeout_seconds = strcmp(deed, "late") == 0 ? 2 : 20};
+    mz_world *world = NULL;
+    mz_device *device = NULL;
+    mz_comm *comm = NULL;
+    mz_stream *stream = NULL;
+    void *in = NULL, *out = NULL;
+    REQUIRE(mz_world_create(&options, &world));
+    REQUIRE(mz_device_open(name, strcmp(name, "cuda") == 0 ? world->machine_rank : 0, 1, &device));
+    REQUIRE(mz_comm_create(world, device, 0, 0, &comm));
+    REQUIRE(device->ops->stream_create(device, MZ_STREAM_COMM, &stream));
+    REQUIRE(device->ops->alloc(device, N * sizeof(float), &in));
+    REQUIRE(device->ops->alloc(device, (size_t)world->size * N * sizeof(float), &out));
+    const mz_segment segment = {in, out, N, N};
+    REQUIRE(mz_all_gather(comm, &segment, 1, MZ_F32, "unit h.0", stream));
+    REQUIRE(device->ops->stream_sync(stream));
+    REQUIRE(mz_barrier(comm, "all here"));
+    bool is_culprit = world->rank == 1;
+    if (is_culprit && strcmp(deed, "kill") == 0) {
+        usleep(500000); /* so that the others wait on their GPUs already */
+        raise(SIGKILL);
+    }
+    if (is_culprit && strcmp(deed, "late") == 0)
+        sleep(5);
+    double begin = mz_clock_seconds();
+    mz_status status = is_culprit && strcmp(deed, "mismatch") == 0
+                           ? mz_all_reduce(comm, &segment, 1, MZ_F32, 1, "unit h.2", stream)
+                           : mz_all_gather(comm, &segment, 1, MZ_F32, "unit h.1", stream);
+    mz_status synced = device->ops->stream_sync(stream);
+    if (!status)
+        status = synced ? synced : mz_barrier(comm, "afterwards");
+    printf("rank %d after %.1f s: %s: %s\n", world->rank, mz_clock_seconds() - begin, mz_status_text(status),
+           mz_last_error());
+    fflush(stdout);
+    _exit(status == MZ_OK); /* MPI cannot be finalised any more */
+}
