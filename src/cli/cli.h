@@ -30,13 +30,13 @@ struct mz_command {
 };
 
 extern const mz_command mz_command_train, mz_command_eval, mz_command_generate, mz_command_consolidate,
-    mz_command_inspect, mz_command_estimate, mz_command_topo, mz_command_env;
+    mz_command_inspect, mz_command_estimate, mz_command_topo, mz_command_env, mz_command_bench_collectives;
 
 extern const mz_command *const mz_commands[];
 extern const int mz_n_commands;
 
-/* The command that the first arguments name, and of how many words its name is: "train", or two as in "bench train".
- * NULL, with an error recorded that names the nearest command. */
+/* The command that the first arguments name, and of how many words its name is: "train", or two as in "bench
+ * train". NULL, with an error recorded that names the nearest command. */
 const mz_command *mz_command_find(int n_args, char **args, int *n_words);
 
 /* Groups that several commands have. */

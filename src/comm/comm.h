@@ -51,6 +51,12 @@ typedef struct mz_world_options {
 mz_status mz_world_create(const mz_world_options *options, mz_world **world);
 void mz_world_destroy(mz_world *world); /* finalises MPI when we initialised it */
 
+/* Not collective. Opens this rank's device, to be closed by the caller; name NULL: "cuda" where this build has it and
+ * the machine a GPU, else "cpu". Each rank of a machine takes a GPU of its own; where a rank sees fewer than there are
+ * ranks, it was given its own (CUDA_VISIBLE_DEVICES), or there are too few, which mz_comm_create refuses. n_threads
+ * as mz_device_open. */
+mz_status mz_world_open_device(const mz_world *world, const char *name, int n_threads, mz_device **device);
+
 /* Collective over the world: all ranks return MZ_OK when all gave MZ_OK. Otherwise a rank that failed returns
  * its own status, and the others MZ_ERR_PEER with the lowest failed rank's message as last error.
  * `where` says what was being done. */

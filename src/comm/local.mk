@@ -7,9 +7,10 @@ libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.
 	src/comm/layout.h src/comm/layout.c src/comm/hier.h src/comm/hier.c src/comm/hier_collectives.c \
 	src/comm/voyage.h src/comm/voyage.c src/comm/all_reduce.h src/comm/all_reduce.c src/comm/issue.h \
 	src/comm/issue.c src/comm/watch.h src/comm/watch.c src/comm/gpu.h src/comm/gpu.c src/comm/nccl.h \
+	src/comm/nccl_plain.h \
 	src/comm/collectives.c src/comm/comm.c
 if HAVE_NCCL
-libmpizero_a_SOURCES += src/comm/nccl.c
+libmpizero_a_SOURCES += src/comm/nccl.c src/comm/nccl_plain.c
 endif
 if HAVE_UCX
 libmpizero_a_SOURCES += src/comm/ucx_link.h src/comm/ucx_link.c src/comm/ucx_progress.c src/comm/ucx_wire.c \

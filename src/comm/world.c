@@ -196,6 +196,14 @@ mz_status mz_world_create(const mz_world_options *options, mz_world **out)
     return MZ_OK;
 }
 
+mz_status mz_world_open_device(const mz_world *world, const char *name, int n_threads, mz_device **device)
+{
+    if (!name)
+        name = mz_device_count("cuda") > 0 ? "cuda" : "cpu";
+    int n = mz_device_count(name);
+    return mz_device_open(name, n > 0 ? world->machine_rank % n : 0, n_threads, device);
+}
+
 void mz_world_destroy(mz_world *world)
 {
     if (!world)

@@ -42,27 +42,11 @@ static int threads_for(const mz_world *world, int asked)
     return share > 0 ? share : 1;
 }
 
-/* Each rank of a machine takes a GPU of its own. Where a rank sees fewer than there are ranks, it was given its own
- * (CUDA_VISIBLE_DEVICES) or there are too few, which the collectives' set-up refuses. */
-static int choose_ordinal(const mz_world *world, int n_devices)
-{
-    return n_devices > 0 ? world->machine_rank % n_devices : 0;
-}
-
-/* "cuda" when this build has it and the machine a device, else "cpu". */
-static const char *pick_device(const mz_engine_options *options)
-{
-    if (options && options->device)
-        return options->device;
-    return mz_device_count("cuda") > 0 ? "cuda" : "cpu";
-}
-
 static mz_status open_device(mz_engine *engine, const mz_engine_options *options)
 {
-    const char *name = pick_device(options);
-    int ordinal = choose_ordinal(engine->world, mz_device_count(name));
-    mz_status st = mz_device_open(name, ordinal, threads_for(engine->world, options ? options->n_threads : 0),
-                                  &engine->device);
+    int n_threads = threads_for(engine->world, options ? options->n_threads : 0);
+    mz_status st =
+        mz_world_open_device(engine->world, options ? options->device : NULL, n_threads, &engine->device);
     if (st != MZ_OK)
         return st;
     const mz_device_ops *ops = engine->device->ops;

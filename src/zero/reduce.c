@@ -5,6 +5,8 @@
  * every micro-batch. Either way a collective carries at most reduce_bucket_size elements: small segments share
  * one, a large one is cut. Two collectives take turns, so that one is put together while the other is under
  * way. */
+#include <string.h>
+
 #include "core/memory.h"
 
 #include "zero/internal.h"
@@ -213,13 +215,23 @@ static mz_status create_slot(mz_zero *z, mz_reduce_slot *slot)
     return status;
 }
 
+/* Elements of a collective at most. Between GPUs a segment goes whole whatever its length: the rows of a part do
+ * not lie one after the other, which costs a collective per row, and being cut saves no memory there. */
+static int64_t choose_limit(const mz_zero *z)
+{
+    int64_t limit = z->config.zero.reduce_bucket_size;
+    limit = limit > MZ_ZERO_BUCKET_ELEMENTS ? MZ_ZERO_BUCKET_ELEMENTS : limit;
+    for (int i = 0; strcmp(z->device->ops->name, "cuda") == 0 && i < z->layout->n_segments; i++)
+        limit = z->segments[i].at.length > limit ? z->segments[i].at.length : limit;
+    return limit;
+}
+
 mz_status mz_zero_reducer_create(mz_zero *z)
 {
     mz_reducer *r = &z->reducer;
     if (z->size == 1 || z->inference)
         return MZ_OK;
-    int64_t grain = (int64_t)MZ_LAYOUT_ALIGN * z->size, limit = z->config.zero.reduce_bucket_size;
-    limit = limit > MZ_ZERO_BUCKET_ELEMENTS ? MZ_ZERO_BUCKET_ELEMENTS : limit;
+    int64_t grain = (int64_t)MZ_LAYOUT_ALIGN * z->size, limit = choose_limit(z);
     r->limit = limit < grain ? grain : limit / grain * grain;
     r->scatter = z->stage >= 1 && z->config.zero.reduce_scatter;
     r->rows = r->scatter ? z->size : 1;
