@@ -11,7 +11,7 @@
 
 __device__ __forceinline__ float sigmoid(float x)
 {
-    return 1.0f / (1.0f + __expf(-x));
+    return __fdividef(1.0f, 1.0f + __expf(-x)); /* 0 where the denominator is too large for it, as it is */
 }
 
 /* (1 + tanh w) / 2 is the logistic function of 2w. */

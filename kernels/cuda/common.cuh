@@ -134,6 +134,12 @@ static inline int64_t div_up(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
+/* Blocks that take `each` of n units of work; at least one. */
+static inline unsigned blocks_for(int64_t n, int64_t each)
+{
+    return n > each ? (unsigned)div_up(n, each) : 1u;
+}
+
 /* Blocks for a loop over n units of work that strides by the whole grid. */
 static inline unsigned grid_for(mz_stream *stream, int64_t n, int threads)
 {

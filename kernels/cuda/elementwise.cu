@@ -1,73 +1,137 @@
-/* Elementwise kernels. One loop serves them all: 16-byte vectors of the widest operand where every pointer allows
- * it, single elements at the end and elsewhere. */
+/* Elementwise kernels. One kernel serves them all: 16-byte vectors of the widest operand where every pointer allows
+ * it, several of them in flight per thread; single elements at the end and elsewhere. */
 #include "kernels/cuda/act.cuh"
 #include "kernels/cuda/draws.cuh"
 
 enum { THREADS = 256 };
 
-/* y[i] = op(i, x0[i], x1[i], old y[i]); x1 may be NULL and y is read when READS_Y;
- * for what is not read -0 is passed, which changes no sum. */
-template <typename T0, typename T1, typename TY, bool READS_Y, int N, typename Op>
-__device__ __forceinline__ void map_pack(int64_t i, const T0 *x0, const T1 *x1, TY *y, const Op &op)
+/* What a kernel touches besides y's writes. */
+enum { READS_X1 = 1, READS_Y = 2 };
+
+/* N elements from i on: y = op(i, x0, x1, old y). For what is not read -0 is passed, which changes no sum. */
+template <int N, typename Op, typename T0, typename T1, typename TY>
+__device__ __forceinline__ void apply(const Op &op, int64_t i, const pack<T0, N> &x0, const pack<T1, N> &x1,
+                                      pack<TY, N> &y, int reads)
 {
-    pack<T0, N> a = *(const pack<T0, N> *)(x0 + i);
-    pack<T1, N> b;
-    pack<TY, N> out;
-    if (x1)
-        b = *(const pack<T1, N> *)(x1 + i);
-    if (READS_Y)
-        out = *(const pack<TY, N> *)(y + i);
+    float a[N], b[N], out[N];
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        a[j] = to_float(x0.at[j]);
+        b[j] = reads & READS_X1 ? to_float(x1.at[j]) : -0.0f;
+        out[j] = reads & READS_Y ? to_float(y.at[j]) : -0.0f;
+    }
+    op(i, a, b, out);
 #pragma unroll
     for (int j = 0; j < N; j++)
-        out.at[j] = from_float<TY>(
-            op(i + j, to_float(a.at[j]), x1 ? to_float(b.at[j]) : -0.0f, READS_Y ? to_float(out.at[j]) : -0.0f));
-    *(pack<TY, N> *)(y + i) = out;
+        y.at[j] = from_float<TY>(out[j]);
 }
 
-template <typename T0, typename T1, typename TY, bool READS_Y, int N, typename Op>
-__global__ void map_kernel(int64_t n, const T0 *x0, const T1 *x1, TY *y, Op op)
+/* A block takes DEPTH * THREADS vectors; all of a thread's are read before any is written. Block 0 also takes the
+ * elements that fill no vector. */
+template <int READS, int N, int DEPTH, typename T0, typename T1, typename TY, typename Op>
+__global__ void __launch_bounds__(THREADS) map_kernel(int64_t n, const T0 *x0, const T1 *x1, TY *y, Op op)
 {
-    GRID_LOOP(v, n / N)
-    map_pack<T0, T1, TY, READS_Y, N>(v * N, x0, x1, y, op);
-    if (N > 1)
-        GRID_LOOP(i, n % N)
-    map_pack<T0, T1, TY, READS_Y, 1>(n / N * N + i, x0, x1, y, op);
+    const int64_t n_packs = n / N, first = (int64_t)blockIdx.x * (DEPTH * THREADS) + threadIdx.x;
+    pack<T0, N> a[DEPTH];
+    pack<T1, N> b[DEPTH];
+    pack<TY, N> out[DEPTH];
+#pragma unroll
+    for (int d = 0; d < DEPTH; d++) {
+        const int64_t v = first + d * THREADS;
+        if (v >= n_packs)
+            break;
+        a[d] = ((const pack<T0, N> *)x0)[v];
+        if (READS & READS_X1)
+            b[d] = ((const pack<T1, N> *)x1)[v];
+        if (READS & READS_Y)
+            out[d] = ((const pack<TY, N> *)y)[v];
+    }
+#pragma unroll
+    for (int d = 0; d < DEPTH; d++) {
+        const int64_t v = first + d * THREADS;
+        if (v >= n_packs)
+            break;
+        apply<N>(op, v * N, a[d], b[d], out[d], READS);
+        ((pack<TY, N> *)y)[v] = out[d];
+    }
+    const int64_t e = n_packs * N + threadIdx.x;
+    if (N > 1 && blockIdx.x == 0 && e < n) {
+        const pack<T0, 1> xe = {x0[e]};
+        pack<T1, 1> be;
+        pack<TY, 1> ye;
+        if (READS & READS_X1)
+            be.at[0] = x1[e];
+        if (READS & READS_Y)
+            ye.at[0] = y[e];
+        apply<1>(op, e, xe, be, ye, READS);
+        y[e] = ye.at[0];
+    }
 }
 
-template <bool READS_Y, typename T0, typename T1, typename TY, typename Op>
+template <int READS, typename T0, typename T1, typename TY, typename Op>
 static mz_status map(mz_stream *stream, const char *name, int64_t n, const T0 *x0, const T1 *x1, TY *y, Op op)
 {
-    constexpr int N = sizeof(T0) == 2 && sizeof(TY) == 2 ? 8 : 4;
+    constexpr int N = sizeof(T0) == 2 && sizeof(TY) == 2 ? 8 : 4, DEPTH = 2;
     if (n == 0)
         return MZ_OK;
     if (is_aligned(x0, N * sizeof(T0)) && is_aligned(x1, N * sizeof(T1)) && is_aligned(y, N * sizeof(TY)))
-        map_kernel<T0, T1, TY, READS_Y, N>
-            <<<grid_for(stream, n / N, THREADS), THREADS, 0, stream->stream>>>(n, x0, x1, y, op);
+        map_kernel<READS, N, DEPTH>
+            <<<blocks_for(n / N, DEPTH * THREADS), THREADS, 0, stream->stream>>>(n, x0, x1, y, op);
     else
-        map_kernel<T0, T1, TY, READS_Y, 1>
-            <<<grid_for(stream, n, THREADS), THREADS, 0, stream->stream>>>(n, x0, x1, y, op);
+        map_kernel<READS, 1, DEPTH>
+            <<<blocks_for(n, DEPTH * THREADS), THREADS, 0, stream->stream>>>(n, x0, x1, y, op);
     return mz_cuda_launched(name);
 }
 
-struct activation_op {
-    mz_activation kind;
-    __device__ float operator()(int64_t, float x, float, float) const
+/* An operation that treats each element alike. */
+template <typename Op> struct each {
+    Op op;
+    template <int N>
+    __device__ __forceinline__ void operator()(int64_t, const float (&a)[N], const float (&b)[N],
+                                               float (&y)[N]) const
     {
-        return activate(kind, x);
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            y[j] = op(a[j], b[j], y[j]);
     }
 };
 
-struct activation_grad_op {
-    mz_activation kind;
-    __device__ float operator()(int64_t, float dy, float x, float) const
+template <mz_activation KIND> struct activation_op {
+    __device__ float operator()(float x, float, float) const
     {
-        return dy * activate_grad(kind, x);
+        return activate(KIND, x);
     }
 };
+
+template <mz_activation KIND> struct activation_grad_op {
+    __device__ float operator()(float dy, float x, float) const
+    {
+        return dy * activate_grad(KIND, x);
+    }
+};
+
+/* The instance of a launcher for an activation, so that no thread chooses. */
+#define FOR_ACTIVATION(launch, T, a, stream)                                                                       \
+    switch ((a)->activation) {                                                                                     \
+    case MZ_ACT_GELU_TANH:                                                                                         \
+        return launch<MZ_ACT_GELU_TANH, T>(a, stream);                                                             \
+    case MZ_ACT_GELU_ERF:                                                                                          \
+        return launch<MZ_ACT_GELU_ERF, T>(a, stream);                                                              \
+    case MZ_ACT_RELU:                                                                                              \
+        return launch<MZ_ACT_RELU, T>(a, stream);                                                                  \
+    case MZ_ACT_TANH:                                                                                              \
+        return launch<MZ_ACT_TANH, T>(a, stream);                                                                  \
+    case MZ_ACT_SIGMOID:                                                                                           \
+        return launch<MZ_ACT_SIGMOID, T>(a, stream);                                                               \
+    case MZ_ACT_SILU:                                                                                              \
+        return launch<MZ_ACT_SILU, T>(a, stream);                                                                  \
+    default:                                                                                                       \
+        return launch<MZ_ACT_NONE, T>(a, stream);                                                                  \
+    }
 
 struct add_op {
     float alpha, beta;
-    __device__ float operator()(int64_t, float a, float b, float) const
+    __device__ float operator()(float a, float b, float) const
     {
         return alpha * a + beta * b;
     }
@@ -75,46 +139,84 @@ struct add_op {
 
 struct scale_op {
     float alpha;
-    __device__ float operator()(int64_t, float a, float, float) const
+    __device__ float operator()(float a, float, float) const
     {
         return alpha * a;
     }
 };
 
 struct mul_op {
-    __device__ float operator()(int64_t, float a, float b, float old) const
+    __device__ float operator()(float a, float b, float old) const
     {
         return a * b + old;
-    }
-};
-
-struct dropout_op {
-    dropout_draws draws;
-    __device__ float operator()(int64_t i, float x, float residual, float) const
-    {
-        const double factor = draws.state ? draw_factor(draws, *draws.state, i) : 1.0;
-        return (float)((double)x * factor) + residual;
     }
 };
 
 struct cast_op {
     float scale;
     const float *scale_device;
-    __device__ float operator()(int64_t, float x, float, float old) const
+    __device__ float operator()(float x, float, float old) const
     {
         return (scale_device ? scale * *scale_device : scale) * x + old;
     }
 };
+
+/* Four elements share a block of draws; N of them take N / 4 blocks where the first begins one. */
+struct dropout_op {
+    dropout_draws draws;
+    template <int N>
+    __device__ __forceinline__ void operator()(int64_t i, const float (&x)[N], const float (&residual)[N],
+                                               float (&y)[N]) const
+    {
+        if (!draws.state) {
+#pragma unroll
+            for (int j = 0; j < N; j++)
+                y[j] = x[j] + residual[j];
+            return;
+        }
+        const mz_rng_state state = *draws.state;
+        const uint64_t first = (uint64_t)(state.first_sample * draws.sample_elements + i);
+        if (N % 4 == 0 && first % 4 == 0) {
+#pragma unroll
+            for (int j = 0; j < N; j += 4) {
+                const uint4 block = draw_block(state, draws.site, first / 4 + j / 4);
+                const uint32_t draw[4] = {block.x, block.y, block.z, block.w};
+#pragma unroll
+                for (int k = 0; k < 4 && j + k < N; k++)
+                    y[j + k] = drop(draw[k], x[j + k]) + residual[j + k];
+            }
+            return;
+        }
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            y[j] = x[j] * (float)draw_factor(draws, state, i + j) + residual[j];
+    }
+    __device__ __forceinline__ float drop(uint32_t draw, float x) const
+    {
+        return x * (draw >= draws.threshold ? (float)draws.factor : 0.0f);
+    }
+};
+
+template <mz_activation KIND, typename T>
+static mz_status activation(const mz_activation_args *a, mz_stream *stream)
+{
+    return map<0>(stream, "activation", a->n, (const T *)a->x, (const T *)nullptr, (T *)a->y,
+                  each<activation_op<KIND>>{});
+}
 
 extern "C" mz_status mz_cuda_activation(const mz_activation_args *a, mz_stream *stream)
 {
     mz_status status = mz_check_activation(a);
     if (status)
         return status;
-    FOR_DTYPE(a->dtype, T,
-              status = map<false>(stream, "activation", a->n, (const T *)a->x, (const T *)nullptr, (T *)a->y,
-                                  activation_op{a->activation}));
-    return status;
+    FOR_DTYPE(a->dtype, T, FOR_ACTIVATION(activation, T, a, stream));
+}
+
+template <mz_activation KIND, typename T>
+static mz_status activation_grad(const mz_activation_grad_args *a, mz_stream *stream)
+{
+    return map<READS_X1>(stream, "activation_grad", a->n, (const T *)a->dy, (const T *)a->x, (T *)a->dx,
+                         each<activation_grad_op<KIND>>{});
 }
 
 extern "C" mz_status mz_cuda_activation_grad(const mz_activation_grad_args *a, mz_stream *stream)
@@ -122,10 +224,7 @@ extern "C" mz_status mz_cuda_activation_grad(const mz_activation_grad_args *a, m
     mz_status status = mz_check_activation_grad(a);
     if (status)
         return status;
-    FOR_DTYPE(a->dtype, T,
-              status = map<false>(stream, "activation_grad", a->n, (const T *)a->dy, (const T *)a->x, (T *)a->dx,
-                                  activation_grad_op{a->activation}));
-    return status;
+    FOR_DTYPE(a->dtype, T, FOR_ACTIVATION(activation_grad, T, a, stream));
 }
 
 extern "C" mz_status mz_cuda_add(const mz_add_args *a, mz_stream *stream)
@@ -135,12 +234,12 @@ extern "C" mz_status mz_cuda_add(const mz_add_args *a, mz_stream *stream)
         return status;
     if (a->b)
         FOR_DTYPE(a->dtype, T,
-                  status = map<false>(stream, "add", a->n, (const T *)a->a, (const T *)a->b, (T *)a->y,
-                                      add_op{a->alpha, a->beta}));
+                  status = map<READS_X1>(stream, "add", a->n, (const T *)a->a, (const T *)a->b, (T *)a->y,
+                                         each<add_op>{{a->alpha, a->beta}}));
     else
         FOR_DTYPE(a->dtype, T,
-                  status = map<false>(stream, "add", a->n, (const T *)a->a, (const T *)nullptr, (T *)a->y,
-                                      scale_op{a->alpha}));
+                  status = map<0>(stream, "add", a->n, (const T *)a->a, (const T *)nullptr, (T *)a->y,
+                                  each<scale_op>{{a->alpha}}));
     return status;
 }
 
@@ -151,10 +250,12 @@ extern "C" mz_status mz_cuda_mul(const mz_mul_args *a, mz_stream *stream)
         return status;
     if (a->accumulate)
         FOR_DTYPE(a->dtype, T,
-                  status = map<true>(stream, "mul", a->n, (const T *)a->a, (const T *)a->b, (T *)a->y, mul_op{}));
+                  status = map<READS_X1 | READS_Y>(stream, "mul", a->n, (const T *)a->a, (const T *)a->b, (T *)a->y,
+                                                   each<mul_op>{}));
     else
         FOR_DTYPE(a->dtype, T,
-                  status = map<false>(stream, "mul", a->n, (const T *)a->a, (const T *)a->b, (T *)a->y, mul_op{}));
+                  status = map<READS_X1>(stream, "mul", a->n, (const T *)a->a, (const T *)a->b, (T *)a->y,
+                                         each<mul_op>{}));
     return status;
 }
 
@@ -163,18 +264,23 @@ extern "C" mz_status mz_cuda_dropout(const mz_dropout_args *a, mz_stream *stream
     mz_status status = mz_check_dropout(a);
     if (status)
         return status;
-    FOR_DTYPE(a->dtype, T,
-              status = map<false>(stream, "dropout", a->n, (const T *)a->x, (const T *)a->residual, (T *)a->y,
-                                  dropout_op{draws_of(&a->dropout)}));
+    const dropout_op op = {draws_of(&a->dropout)};
+    if (a->residual)
+        FOR_DTYPE(a->dtype, T,
+                  status = map<READS_X1>(stream, "dropout", a->n, (const T *)a->x, (const T *)a->residual,
+                                         (T *)a->y, op));
+    else
+        FOR_DTYPE(a->dtype, T,
+                  status = map<0>(stream, "dropout", a->n, (const T *)a->x, (const T *)nullptr, (T *)a->y, op));
     return status;
 }
 
 template <typename S, typename D> static mz_status cast(const mz_cast_args *a, mz_stream *stream)
 {
-    const cast_op op = {a->scale, a->scale_device};
+    const each<cast_op> op = {{a->scale, a->scale_device}};
     if (a->accumulate)
-        return map<true>(stream, "cast", a->n, (const S *)a->src, (const S *)nullptr, (D *)a->dst, op);
-    return map<false>(stream, "cast", a->n, (const S *)a->src, (const S *)nullptr, (D *)a->dst, op);
+        return map<READS_Y>(stream, "cast", a->n, (const S *)a->src, (const S *)nullptr, (D *)a->dst, op);
+    return map<0>(stream, "cast", a->n, (const S *)a->src, (const S *)nullptr, (D *)a->dst, op);
 }
 
 extern "C" mz_status mz_cuda_cast(const mz_cast_args *a, mz_stream *stream)

@@ -1,10 +1,111 @@
-/* Layer normalisation, a warp to a row. */
+/* Layer normalisation, a warp to a row. Rows of whole 16-byte vectors that lie in a warp's registers are read once;
+ * others go element by element and are read again from the caches. */
 #include "kernels/cuda/sums.cuh"
 
 enum { WARPS = 8, THREADS = 32 * WARPS };
+/* Of the kernels that keep rows in registers. */
+enum { NORM_THREADS = 128, NORM_WARPS = NORM_THREADS / 32, MOST_GRAD_VECTORS = 8 };
+
+/* Vectors that each lane of a warp takes of a row; 0 when the row is not made of vectors. */
+template <typename T> static int vectors_per_lane(int64_t cols)
+{
+    return cols % lanes<T>() == 0 ? (int)div_up(cols / lanes<T>(), 32) : 0;
+}
+
+/* A row's vectors, P to a lane; zeros behind its end. */
+template <int P, typename T, typename V>
+__device__ __forceinline__ void load_row(const T *row, int n_vectors, int lane, V (&v)[P])
+{
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        v[p] = {};
+        if (p * 32 + lane < n_vectors)
+            v[p] = ((const V *)row)[p * 32 + lane];
+    }
+}
+
+template <int P, typename T, typename V>
+__device__ __forceinline__ void store_row(T *row, int n_vectors, int lane, const V (&v)[P])
+{
+#pragma unroll
+    for (int p = 0; p < P; p++)
+        if (p * 32 + lane < n_vectors)
+            ((V *)row)[p * 32 + lane] = v[p];
+}
+
+/* Makes the compiler take the vectors for new ones, so that it converts them again (and reads the weights again)
+ * rather than keep the converted numbers, which would not fit the registers. */
+template <int P, typename V> __device__ __forceinline__ void convert_again(V (&v)[P])
+{
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        uint4 &words = *(uint4 *)&v[p];
+        asm volatile("" : "+r"(words.x), "+r"(words.y), "+r"(words.z), "+r"(words.w) : : "memory");
+    }
+}
+
+/* ---- forward ---- */
+
+template <int P, bool RESIDUAL, typename T>
+__global__ void __launch_bounds__(NORM_THREADS)
+    layer_norm_kernel(int64_t rows, int cols, float eps, const T *x, const T *residual, const T *weight,
+                      const T *bias, T *sum, T *y, float *means, float *rstds)
+{
+    constexpr int N = lanes<T>();
+    typedef pack<T, N> vector;
+    const int lane = threadIdx.x % 32, n_vectors = cols / N;
+    const int64_t r = (int64_t)blockIdx.x * NORM_WARPS + threadIdx.x / 32;
+    if (r >= rows)
+        return;
+    vector v[P];
+    load_row(x + r * cols, n_vectors, lane, v);
+    if (RESIDUAL) {
+        vector other[P];
+        load_row(residual + r * cols, n_vectors, lane, other);
+#pragma unroll
+        for (int p = 0; p < P; p++)
+#pragma unroll
+            for (int j = 0; j < N; j++)
+                v[p].at[j] = from_float<T>(to_float(v[p].at[j]) + to_float(other[p].at[j]));
+        store_row(sum + r * cols, n_vectors, lane, v);
+    }
+    float mean = 0.0f, variance = 0.0f;
+#pragma unroll
+    for (int p = 0; p < P; p++)
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            mean += to_float(v[p].at[j]);
+    mean = lane_sum<32>(mean) / (float)cols;
+#pragma unroll
+    for (int p = 0; p < P; p++)
+        if (p * 32 + lane < n_vectors)
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                const float d = to_float(v[p].at[j]) - mean;
+                variance += d * d;
+            }
+    variance = lane_sum<32>(variance) / (float)cols;
+    const float rstd = 1.0f / sqrtf(variance + eps);
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        const int i = p * 32 + lane;
+        if (i >= n_vectors)
+            break;
+        const vector w = ((const vector *)weight)[i], b = ((const vector *)bias)[i];
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            v[p].at[j] =
+                from_float<T>((to_float(v[p].at[j]) - mean) * rstd * to_float(w.at[j]) + to_float(b.at[j]));
+    }
+    store_row(y + r * cols, n_vectors, lane, v);
+    if (means && lane == 0) {
+        means[r] = mean;
+        rstds[r] = rstd;
+    }
+}
 
 template <typename T>
-__global__ void layer_norm_kernel(int64_t rows, int64_t cols, float eps, const T *x, const T *residual,
+__global__ void plain_norm_kernel(int64_t rows, int64_t cols, float eps, const T *x, const T *residual,
                                   const T *weight, const T *bias, T *sum, T *y, float *means, float *rstds)
 {
     const int lane = threadIdx.x % 32;
@@ -36,16 +137,186 @@ __global__ void layer_norm_kernel(int64_t rows, int64_t cols, float eps, const T
     }
 }
 
+template <int P, typename T> static void launch_norm(const mz_layer_norm_args *a, mz_stream *stream)
+{
+    const unsigned grid = blocks_for(a->rows, NORM_WARPS);
+    if (a->residual)
+        layer_norm_kernel<P, true><<<grid, NORM_THREADS, 0, stream->stream>>>(
+            a->rows, (int)a->cols, a->eps, (const T *)a->x, (const T *)a->residual, (const T *)a->weight,
+            (const T *)a->bias, (T *)a->sum, (T *)a->y, a->mean, a->rstd);
+    else
+        layer_norm_kernel<P, false><<<grid, NORM_THREADS, 0, stream->stream>>>(
+            a->rows, (int)a->cols, a->eps, (const T *)a->x, (const T *)nullptr, (const T *)a->weight,
+            (const T *)a->bias, (T *)nullptr, (T *)a->y, a->mean, a->rstd);
+}
+
+template <typename T> static void layer_norm(const mz_layer_norm_args *a, mz_stream *stream)
+{
+    const bool aligned = is_aligned(a->x, 16) && is_aligned(a->residual, 16) && is_aligned(a->weight, 16) &&
+                         is_aligned(a->bias, 16) && is_aligned(a->sum, 16) && is_aligned(a->y, 16);
+    const int p = aligned ? vectors_per_lane<T>(a->cols) : 0;
+    if (p == 1)
+        launch_norm<1, T>(a, stream);
+    else if (p == 2 || p == 3)
+        launch_norm<3, T>(a, stream);
+    else if (p == 4)
+        launch_norm<4, T>(a, stream);
+    else if (p >= 5 && p <= 7)
+        launch_norm<7, T>(a, stream);
+    else if (p >= 8 && p <= 16)
+        launch_norm<16, T>(a, stream);
+    else
+        plain_norm_kernel<T><<<blocks_for(a->rows, WARPS), THREADS, 0, stream->stream>>>(
+            a->rows, a->cols, a->eps, (const T *)a->x, (const T *)a->residual, (const T *)a->weight,
+            (const T *)a->bias, (T *)a->sum, (T *)a->y, a->mean, a->rstd);
+}
+
 extern "C" mz_status mz_cuda_layer_norm(const mz_layer_norm_args *a, mz_stream *stream)
 {
     mz_status status = mz_check_layer_norm(a);
     if (status || a->rows == 0)
         return status;
-    FOR_DTYPE(a->dtype, T,
-              layer_norm_kernel<T><<<(unsigned)div_up(a->rows, WARPS), THREADS, 0, stream->stream>>>(
-                  a->rows, a->cols, a->eps, (const T *)a->x, (const T *)a->residual, (const T *)a->weight,
-                  (const T *)a->bias, (T *)a->sum, (T *)a->y, a->mean, a->rstd));
+    FOR_DTYPE(a->dtype, T, layer_norm<T>(a, stream));
     return mz_cuda_launched("layer_norm");
+}
+
+/* ---- backward ---- */
+
+/* The gradient kernel's threads, and its blocks on a processor: as many warps as the registers of P vectors allow.
+ */
+template <int P> __host__ __device__ constexpr int grad_threads()
+{
+    return P <= 3 ? 512 : P == 4 ? 128 : 256;
+}
+template <int P> __host__ __device__ constexpr int grad_blocks()
+{
+    return P == 1 ? 2 : P == 4 ? 3 : 1;
+}
+
+/* Read once: it need not stay in the caches. */
+template <int P, typename T, typename V>
+__device__ __forceinline__ void stream_row(const T *row, int n_vectors, int lane, V (&v)[P])
+{
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        *(uint4 *)&v[p] = make_uint4(0, 0, 0, 0);
+        if (p * 32 + lane < n_vectors)
+            *(uint4 *)&v[p] = __ldcs((const uint4 *)row + p * 32 + lane);
+    }
+}
+
+/* Adds up what the warps of a block hold, by halves; warp 0 has the sum. `room`: cols numbers for half the warps.
+ */
+template <int WARPS_IN_BLOCK, int P, int N>
+__device__ __forceinline__ void sum_warps(float (&sum)[P][N], int cols, float *room)
+{
+    typedef pack<float, 4> quad;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int half = WARPS_IN_BLOCK / 2; half > 0; half /= 2) {
+        __syncthreads();
+#pragma unroll
+        for (int p = 0; p < P; p++) {
+            const int c = (p * 32 + lane) * N;
+            if (c < cols && warp >= half && warp < 2 * half)
+#pragma unroll
+                for (int j = 0; j < N; j += 4)
+                    *(quad *)(room + (warp - half) * cols + c + j) = *(const quad *)&sum[p][j];
+        }
+        __syncthreads();
+#pragma unroll
+        for (int p = 0; p < P; p++) {
+            const int c = (p * 32 + lane) * N;
+            if (c < cols && warp < half)
+#pragma unroll
+                for (int j = 0; j < N; j += 4) {
+                    const quad more = *(const quad *)(room + warp * cols + c + j);
+#pragma unroll
+                    for (int k = 0; k < 4; k++)
+                        sum[p][j + k] += more.at[k];
+                }
+        }
+    }
+}
+
+/* dx = rstd * (g - mean(g) - hat * mean(g * hat)) with g = dy * weight, and in the same pass the block's share of
+ * dweight and dbias: each lane adds up its columns over the warp's rows. partial: [2][blocks][cols]. */
+template <int P, typename T>
+__global__ void __launch_bounds__(grad_threads<P>(), grad_blocks<P>())
+    layer_norm_grad_kernel(int64_t rows, int cols, const T *dy, const T *x, const T *weight, const T *dresidual,
+                           const float *means, const float *rstds, T *dx, float *partial)
+{
+    constexpr int N = lanes<T>(), WARPS_IN_BLOCK = grad_threads<P>() / 32;
+    typedef pack<T, N> vector;
+    extern __shared__ uint4 shared[];
+    vector *weights = (vector *)shared; /* [n_vectors], then room for sums */
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, n_vectors = cols / N;
+    const float per_col = 1.0f / (float)cols;
+    float dweight[P][N] = {}, dbias[P][N] = {};
+    for (int i = threadIdx.x; i < n_vectors; i += blockDim.x)
+        weights[i] = ((const vector *)weight)[i];
+    __syncthreads();
+    for (int64_t r = (int64_t)blockIdx.x * WARPS_IN_BLOCK + warp; r < rows;
+         r += (int64_t)gridDim.x * WARPS_IN_BLOCK) {
+        vector g[P], v[P], more[P] = {};
+        stream_row(dy + r * cols, n_vectors, lane, g);
+        stream_row(x + r * cols, n_vectors, lane, v);
+        if (dresidual && P < MOST_GRAD_VECTORS)
+            stream_row(dresidual + r * cols, n_vectors, lane, more);
+        const float mean = means[r], rstd = rstds[r];
+        float mean_g = 0.0f, mean_g_hat = 0.0f;
+#pragma unroll
+        for (int p = 0; p < P; p++) {
+            const int i = p * 32 + lane;
+            if (i >= n_vectors)
+                break;
+            const vector w = weights[i];
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                const float d = to_float(g[p].at[j]), hat = (to_float(v[p].at[j]) - mean) * rstd;
+                const float gw = d * to_float(w.at[j]);
+                mean_g += gw;
+                mean_g_hat += gw * hat;
+                dweight[p][j] += d * hat;
+                dbias[p][j] += d;
+            }
+        }
+        mean_g = lane_sum<32>(mean_g) * per_col;
+        mean_g_hat = lane_sum<32>(mean_g_hat) * per_col;
+        convert_again(g);
+        convert_again(v);
+#pragma unroll
+        for (int p = 0; p < P; p++) {
+            const int i = p * 32 + lane;
+            if (i >= n_vectors)
+                break;
+            const vector w = weights[i];
+            if (dresidual && P == MOST_GRAD_VECTORS) /* the registers hold no more before */
+                more[p] = ((const vector *)(dresidual + r * cols))[i];
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                const float hat = (to_float(v[p].at[j]) - mean) * rstd;
+                const float gw = to_float(g[p].at[j]) * to_float(w.at[j]);
+                more[p].at[j] = from_float<T>(rstd * (gw - mean_g - hat * mean_g_hat) + to_float(more[p].at[j]));
+            }
+            ((vector *)(dx + r * cols))[i] = more[p];
+        }
+    }
+    sum_warps<WARPS_IN_BLOCK>(dweight, cols, (float *)(weights + n_vectors));
+    sum_warps<WARPS_IN_BLOCK>(dbias, cols, (float *)(weights + n_vectors));
+    if (warp != 0)
+        return;
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        const int64_t c = (p * 32 + lane) * N;
+        if (c >= cols)
+            break;
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            partial[(int64_t)blockIdx.x * cols + c + j] = dweight[p][j];
+            partial[((int64_t)gridDim.x + blockIdx.x) * cols + c + j] = dbias[p][j];
+        }
+    }
 }
 
 /* dx = rstd * (g - mean(g) - hat * mean(g * hat)) with g = dy * weight. */
@@ -107,25 +378,54 @@ __global__ void weight_grad_kernel(int64_t rows, int64_t cols, int64_t chunk, co
     dbias[blockIdx.y * cols + c] = bias_sum;
 }
 
+/* Launches what leaves [2][*n_chunks][cols] partial sums in the workspace. */
 template <typename T>
-static mz_status layer_norm_grad(const mz_layer_norm_grad_args *a, int64_t n_chunks, mz_stream *stream)
+static void plain_grad(const mz_layer_norm_grad_args *a, float *partial, int64_t *n_chunks, mz_stream *stream)
 {
-    const int64_t chunk = div_up(a->rows, n_chunks);
-    n_chunks = div_up(a->rows, chunk);
-    float *dweight = (float *)stream->workspace, *dbias = dweight + n_chunks * a->cols;
-    const dim3 grid((unsigned)div_up(a->cols, 32), (unsigned)n_chunks);
+    const int64_t chunk = div_up(a->rows, *n_chunks);
+    *n_chunks = div_up(a->rows, chunk);
+    const dim3 grid((unsigned)div_up(a->cols, 32), (unsigned)*n_chunks);
     weight_grad_kernel<T><<<grid, THREADS, 0, stream->stream>>>(a->rows, a->cols, chunk, (const T *)a->dy,
-                                                                (const T *)a->x, a->mean, a->rstd, dweight, dbias);
-    input_grad_kernel<T><<<(unsigned)div_up(a->rows, WARPS), THREADS, 0, stream->stream>>>(
+                                                                (const T *)a->x, a->mean, a->rstd, partial,
+                                                                partial + *n_chunks * a->cols);
+    input_grad_kernel<T><<<blocks_for(a->rows, WARPS), THREADS, 0, stream->stream>>>(
         a->rows, a->cols, (const T *)a->dy, (const T *)a->x, (const T *)a->weight, (const T *)a->dresidual, a->mean,
         a->rstd, (T *)a->dx);
-    mz_status status = mz_cuda_launched("layer_norm_grad");
-    if (!status)
-        status = mz_cuda_sum_chunks(dweight, n_chunks, a->cols, a->dweight, a->dtype_grad, a->accumulate_dweight,
-                                    stream);
-    if (!status)
-        status = mz_cuda_sum_chunks(dbias, n_chunks, a->cols, a->dbias, a->dtype_grad, a->accumulate_dbias, stream);
-    return status;
+}
+
+template <int P, typename T>
+static void launch_grad(const mz_layer_norm_grad_args *a, float *partial, int64_t *n_chunks, mz_stream *stream)
+{
+    constexpr int THREADS_IN_BLOCK = grad_threads<P>(), WARPS_IN_BLOCK = THREADS_IN_BLOCK / 32;
+    const int64_t at_once = (int64_t)mz_cuda_of(stream)->n_processors * grad_blocks<P>();
+    const int64_t fit = (int64_t)(stream->workspace_bytes / sizeof(float)) / (2 * a->cols);
+    const size_t shared = (size_t)a->cols * (sizeof(T) + WARPS_IN_BLOCK / 2 * sizeof(float));
+    *n_chunks = div_up(a->rows, WARPS_IN_BLOCK);
+    *n_chunks = *n_chunks < at_once ? *n_chunks : at_once;
+    *n_chunks = *n_chunks < fit ? *n_chunks : fit;
+    layer_norm_grad_kernel<P><<<(unsigned)*n_chunks, THREADS_IN_BLOCK, shared, stream->stream>>>(
+        a->rows, (int)a->cols, (const T *)a->dy, (const T *)a->x, (const T *)a->weight, (const T *)a->dresidual,
+        a->mean, a->rstd, (T *)a->dx, partial);
+}
+
+template <typename T>
+static void layer_norm_grad(const mz_layer_norm_grad_args *a, float *partial, int64_t *n_chunks, mz_stream *stream)
+{
+    const bool aligned = is_aligned(a->dy, 16) && is_aligned(a->x, 16) && is_aligned(a->weight, 16) &&
+                         is_aligned(a->dresidual, 16) && is_aligned(a->dx, 16);
+    const int p = aligned ? vectors_per_lane<T>(a->cols) : 0;
+    if (p == 1)
+        launch_grad<1, T>(a, partial, n_chunks, stream);
+    else if (p == 2 || p == 3)
+        launch_grad<3, T>(a, partial, n_chunks, stream);
+    else if (p == 4)
+        launch_grad<4, T>(a, partial, n_chunks, stream);
+    else if (p >= 5 && p <= 7)
+        launch_grad<7, T>(a, partial, n_chunks, stream);
+    else if (p == MOST_GRAD_VECTORS)
+        launch_grad<MOST_GRAD_VECTORS, T>(a, partial, n_chunks, stream);
+    else
+        plain_grad<T>(a, partial, n_chunks, stream);
 }
 
 extern "C" mz_status mz_cuda_layer_norm_grad(const mz_layer_norm_grad_args *a, mz_stream *stream)
@@ -133,9 +433,20 @@ extern "C" mz_status mz_cuda_layer_norm_grad(const mz_layer_norm_grad_args *a, m
     mz_status status = mz_check_layer_norm_grad(a);
     if (status || a->rows == 0)
         return status;
-    const int64_t n_chunks = mz_cuda_row_chunks(a->rows, a->cols, 2, stream);
+    int64_t n_chunks = mz_cuda_row_chunks(a->rows, a->cols, 2, stream);
     if (n_chunks == 0)
         return need_workspace(stream, "layer_norm_grad", (size_t)a->cols * 2 * sizeof(float));
-    FOR_DTYPE(a->dtype, T, status = layer_norm_grad<T>(a, n_chunks, stream));
-    return status;
+    float *partial = (float *)stream->workspace;
+    FOR_DTYPE(a->dtype, T, layer_norm_grad<T>(a, partial, &n_chunks, stream));
+    status = mz_cuda_launched("layer_norm_grad");
+    if (status)
+        return status;
+    const column_sums sums = {.partial = partial,
+                              .n_chunks = n_chunks,
+                              .cols = a->cols,
+                              .n_outputs = 2,
+                              .out = {a->dweight, a->dbias},
+                              .accumulate = {a->accumulate_dweight, a->accumulate_dbias},
+                              .dtype_out = a->dtype_grad};
+    return mz_cuda_sum_chunks(&sums, stream);
 }

@@ -1,7 +1,8 @@
 /* Optimiser steps over many chunks in one launch. */
 #include "kernels/cuda/common.cuh"
 
-enum { THREADS = 256 };
+/* A thread's elements: DEPTH vectors of fp32 numbers, far apart so that a warp's lie side by side. */
+enum { THREADS = 256, VECTOR = 4, DEPTH = 2, STRIDE = THREADS * VECTOR, TILE = STRIDE * DEPTH, BLOCKS = 3 };
 
 /* The step of Adam from the moments, after both are updated with g. */
 __device__ __forceinline__ float adam_step(const mz_optim_hyper &h, float g, float *state1, float *state2)
@@ -41,38 +42,135 @@ __device__ __forceinline__ float update(const mz_optim_hyper &h, float lr, float
     return w - lr * g;
 }
 
-/* blockIdx.y strides over the chunks, the rest over a chunk's elements. */
-template <mz_optim_kind KIND, typename TG, typename TP>
-__global__ void optim_kernel(int n_chunks, const mz_optim_chunk *chunks, const mz_optim_hyper *hyper,
-                             const float *grad_scale, const uint64_t *nonfinite)
+typedef struct optim_job {
+    const mz_optim_chunk *chunks;
+    int n_chunks;
+    const mz_optim_hyper *hyper;
+    const float *grad_scale;
+    const uint64_t *nonfinite;
+    mz_dtype param_dtype;
+} optim_job;
+
+/* N weights as 16-bit numbers, or as they are; the same type for a whole launch. */
+template <int N> __device__ __forceinline__ void put_params(mz_dtype dtype, void *param, int64_t i, const float *w)
 {
-    if (*nonfinite != 0)
+    if (dtype == MZ_F32) {
+        for (int j = 0; j < N; j++)
+            ((float *)param)[i + j] = w[j];
         return;
-    const mz_optim_hyper h = *hyper;
-    const float scale = *grad_scale;
-    for (int k = blockIdx.y; k < n_chunks; k += gridDim.y) {
-        const mz_optim_chunk c = chunks[k];
-        const float lr = h.lr * c.lr_scale;
-        GRID_LOOP(i, c.n)
-        {
-            const float g = to_float(((const TG *)c.grad)[i]) * scale;
-            const float w = update<KIND>(h, lr, c.weight_decay, c.master[i], g, c.state1 ? c.state1 + i : nullptr,
-                                         c.state2 ? c.state2 + i : nullptr);
-            c.master[i] = w;
-            if (c.param)
-                ((TP *)c.param)[i] = from_float<TP>(w);
+    }
+    pack<uint16_t, N> out;
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        out.at[j] = dtype == MZ_F16 ? __half_as_ushort(from_float<__half>(w[j]))
+                                    : __bfloat16_as_ushort(from_float<__nv_bfloat16>(w[j]));
+    *(pack<uint16_t, N> *)((uint16_t *)param + i) = out;
+}
+
+/* COUNT times N elements of a chunk, STRIDE apart, from i on; all is read before anything is written. */
+template <mz_optim_kind KIND, int N, int COUNT, typename TG>
+__device__ __forceinline__ void update_packs(const mz_optim_hyper &h, const mz_optim_chunk &c, float lr,
+                                             float scale, mz_dtype param_dtype, int64_t i)
+{
+    constexpr bool MOMENTS = KIND == MZ_OPTIM_ADAMW || KIND == MZ_OPTIM_ADAM;
+    typedef pack<float, N> floats;
+    floats w[COUNT], m[COUNT], v[COUNT];
+    pack<TG, N> grad[COUNT];
+#pragma unroll
+    for (int k = 0; k < COUNT; k++) {
+        const int64_t e = i + k * STRIDE;
+        grad[k] = *(const pack<TG, N> *)((const TG *)c.grad + e);
+        w[k] = *(const floats *)(c.master + e);
+        if (c.state1)
+            m[k] = *(const floats *)(c.state1 + e);
+        if (MOMENTS)
+            v[k] = *(const floats *)(c.state2 + e);
+    }
+#pragma unroll
+    for (int k = 0; k < COUNT; k++) {
+        const int64_t e = i + k * STRIDE;
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            w[k].at[j] = update<KIND>(h, lr, c.weight_decay, w[k].at[j], to_float(grad[k].at[j]) * scale,
+                                      &m[k].at[j], &v[k].at[j]);
+        *(floats *)(c.master + e) = w[k];
+        if (c.state1)
+            *(floats *)(c.state1 + e) = m[k];
+        if (MOMENTS)
+            *(floats *)(c.state2 + e) = v[k];
+        if (c.param)
+            put_params<N>(param_dtype, c.param, e, w[k].at);
+    }
+}
+
+__device__ __forceinline__ bool is_on(const void *pointer, uintptr_t bytes)
+{
+    return (uintptr_t)pointer % bytes == 0;
+}
+
+template <mz_optim_kind KIND, typename TG>
+__device__ __forceinline__ void update_tile(const mz_optim_hyper &h, const mz_optim_chunk &c, float scale,
+                                            mz_dtype param_dtype, int64_t tile)
+{
+    const float lr = h.lr * c.lr_scale;
+    const int64_t first = tile * TILE, end = first + TILE < c.n ? first + TILE : c.n;
+    const bool vectors = end - first == TILE && is_on(c.master, 16) && is_on(c.state1, 16) && is_on(c.state2, 16) &&
+                         is_on(c.grad, VECTOR * sizeof(TG)) && is_on(c.param, 16);
+    if (vectors)
+        update_packs<KIND, VECTOR, DEPTH, TG>(h, c, lr, scale, param_dtype, first + threadIdx.x * VECTOR);
+    else
+        for (int64_t i = first + threadIdx.x; i < end; i += THREADS)
+            update_packs<KIND, 1, 1, TG>(h, c, lr, scale, param_dtype, i);
+}
+
+/* The blocks stride over the tiles of all chunks, so that each has as many whatever the chunks' sizes. The chunks
+ * are looked at THREADS at a time: `ends` holds the running number of their tiles. */
+template <mz_optim_kind KIND, typename TG>
+__global__ void __launch_bounds__(THREADS, BLOCKS) optim_kernel(const __grid_constant__ optim_job job)
+{
+    __shared__ int64_t ends[THREADS];
+    if (*job.nonfinite != 0)
+        return;
+    const mz_optim_hyper h = *job.hyper;
+    const float scale = *job.grad_scale;
+    int64_t tile = blockIdx.x, before = 0;
+    for (int first = 0; first < job.n_chunks; first += THREADS) {
+        const int k = first + (int)threadIdx.x;
+        int64_t end = k < job.n_chunks ? (job.chunks[k].n + TILE - 1) / TILE : 0;
+        ends[threadIdx.x] = end;
+        __syncthreads();
+        for (int distance = 1; distance < THREADS; distance *= 2) {
+            const int64_t below = (int)threadIdx.x >= distance ? ends[threadIdx.x - distance] : 0;
+            __syncthreads();
+            end += below;
+            ends[threadIdx.x] = end;
+            __syncthreads();
         }
+        for (; tile < before + ends[THREADS - 1]; tile += gridDim.x) {
+            int low = 0, high = THREADS - 1; /* the first chunk that ends behind the tile */
+            while (low < high) {
+                const int middle = (low + high) / 2;
+                if (before + ends[middle] > tile)
+                    high = middle;
+                else
+                    low = middle + 1;
+            }
+            const int64_t begin = before + (low ? ends[low - 1] : 0);
+            const mz_optim_chunk chunk = job.chunks[first + low];
+            update_tile<KIND, TG>(h, chunk, scale, job.param_dtype, tile - begin);
+        }
+        before += ends[THREADS - 1];
+        __syncthreads();
     }
 }
 
 template <mz_optim_kind KIND> static mz_status step(const mz_optim_args *a, mz_stream *stream)
 {
-    const int64_t rows = a->n_chunks < 65535 ? a->n_chunks : 65535;
-    const dim3 grid(grid_for(stream, 2 * div_up(a->n_elements, rows), THREADS), (unsigned)rows);
-    FOR_DTYPE(a->grad_dtype, TG,
-              FOR_DTYPE(a->param_dtype, TP,
-                        optim_kernel<KIND, TG, TP><<<grid, THREADS, 0, stream->stream>>>(
-                            a->n_chunks, a->chunks, a->hyper, a->grad_scale, a->nonfinite)));
+    const optim_job job = {a->chunks, a->n_chunks, a->hyper, a->grad_scale, a->nonfinite, a->param_dtype};
+    const int64_t tiles = a->n_elements / TILE + a->n_chunks; /* at most */
+    const int64_t at_once = (int64_t)mz_cuda_of(stream)->n_processors * BLOCKS;
+    const unsigned grid = (unsigned)(tiles < at_once ? tiles : at_once);
+    FOR_DTYPE(a->grad_dtype, TG, optim_kernel<KIND, TG><<<grid, THREADS, 0, stream->stream>>>(job));
     return mz_cuda_launched("optim");
 }
 

@@ -5,37 +5,53 @@ enum { LANES = 32, ROWS_AT_ONCE = 8, THREADS = 256, MAX_CHUNKS = 256, MAX_SOURCE
 
 /* ---- columns and rows ---- */
 
-/* A block sums 32 columns of one chunk of rows. */
-template <typename T>
-__global__ void column_chunk_kernel(const T *x, int64_t rows, int64_t cols, int64_t ld, int64_t chunk,
-                                    float *partial)
+/* A block sums LANES * N columns of one chunk of rows; each lane reads N columns at a time. */
+template <int N, typename T>
+__global__ void __launch_bounds__(THREADS)
+    column_chunk_kernel(const T *x, int64_t rows, int64_t cols, int64_t ld, int64_t chunk, float *partial)
 {
-    __shared__ float sums[ROWS_AT_ONCE][LANES + 1];
-    const int64_t c = (int64_t)blockIdx.x * LANES + threadIdx.x, first = blockIdx.y * chunk;
-    const int64_t end = first + chunk < rows ? first + chunk : rows;
-    float sum = 0.0f;
+    __shared__ float sums[ROWS_AT_ONCE][LANES * N];
+    const int64_t block_c = (int64_t)blockIdx.x * LANES * N, c = block_c + threadIdx.x * N;
+    const int64_t first = blockIdx.y * chunk, end = first + chunk < rows ? first + chunk : rows;
+    float sum[N] = {};
     if (c < cols)
-        for (int64_t r = first + threadIdx.y; r < end; r += ROWS_AT_ONCE)
-            sum += to_float(x[r * ld + c]);
-    sums[threadIdx.y][threadIdx.x] = sum;
+#pragma unroll 4
+        for (int64_t r = first + threadIdx.y; r < end; r += ROWS_AT_ONCE) {
+            const pack<T, N> v = *(const pack<T, N> *)(x + r * ld + c);
+#pragma unroll
+            for (int j = 0; j < N; j++)
+                sum[j] += to_float(v.at[j]);
+        }
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        sums[threadIdx.y][threadIdx.x * N + j] = sum[j];
     __syncthreads();
-    if (threadIdx.y || c >= cols)
+    const int mine = threadIdx.y * LANES + threadIdx.x;
+    if (mine >= LANES * N || block_c + mine >= cols)
         return;
+    float total = sums[0][mine];
     for (int i = 1; i < ROWS_AT_ONCE; i++)
-        sum += sums[i][threadIdx.x];
-    partial[blockIdx.y * cols + c] = sum;
+        total += sums[i][mine];
+    partial[blockIdx.y * cols + block_c + mine] = total;
 }
 
-template <typename T>
-__global__ void chunk_sum_kernel(const float *partial, int64_t n_chunks, int64_t cols, T *out, bool accumulate)
+/* A block's LANES columns: each of its warps takes every LANES-th chunk, then each adds up one column. */
+template <typename T> __global__ void chunk_sum_kernel(const __grid_constant__ column_sums s)
 {
-    GRID_LOOP(c, cols)
-    {
-        float sum = 0.0f;
-        for (int64_t i = 0; i < n_chunks; i++)
-            sum += partial[i * cols + c];
-        put_sum(out + c, sum, accumulate);
-    }
+    __shared__ float sums[LANES][LANES + 1];
+    const int lane = threadIdx.x, warp = threadIdx.y, o = blockIdx.y;
+    const int64_t c = (int64_t)blockIdx.x * LANES + lane, mine = (int64_t)blockIdx.x * LANES + warp;
+    const float *partial = s.partial + o * s.n_chunks * s.cols;
+    float sum = 0.0f;
+    if (c < s.cols)
+#pragma unroll 4
+        for (int64_t i = warp; i < s.n_chunks; i += LANES)
+            sum += partial[i * s.cols + c];
+    sums[warp][lane] = sum;
+    __syncthreads();
+    sum = lane_sum<LANES>(sums[lane][warp]);
+    if (lane == 0 && mine < s.cols)
+        put_sum((T *)s.out[o] + mine, sum, s.accumulate[o]);
 }
 
 template <typename T, typename TO>
@@ -58,13 +74,23 @@ int64_t mz_cuda_row_chunks(int64_t rows, int64_t cols, int n_outputs, mz_stream 
     return n < fit ? n : fit;
 }
 
-mz_status mz_cuda_sum_chunks(const float *partial, int64_t n_chunks, int64_t cols, void *out, mz_dtype dtype_out,
-                             bool accumulate, mz_stream *stream)
+mz_status mz_cuda_sum_chunks(const column_sums *s, mz_stream *stream)
 {
-    FOR_DTYPE(dtype_out, T,
-              chunk_sum_kernel<T><<<grid_for(stream, cols, THREADS), THREADS, 0, stream->stream>>>(
-                  partial, n_chunks, cols, (T *)out, accumulate));
+    const dim3 grid((unsigned)div_up(s->cols, LANES), (unsigned)s->n_outputs), block(LANES, LANES);
+    FOR_DTYPE(s->dtype_out, T, chunk_sum_kernel<T><<<grid, block, 0, stream->stream>>>(*s));
     return mz_cuda_launched("sum of chunks");
+}
+
+template <int N, typename T>
+static void sum_column_chunks(const matrix_sum *s, int64_t *n_chunks, float *partial, mz_stream *stream)
+{
+    const int64_t col_blocks = div_up(s->cols, LANES * N);
+    const int64_t enough = div_up((int64_t)mz_cuda_of(stream)->n_processors * 16, col_blocks);
+    const int64_t chunk = div_up(s->rows, *n_chunks < enough ? *n_chunks : enough);
+    *n_chunks = div_up(s->rows, chunk);
+    const dim3 grid((unsigned)col_blocks, (unsigned)*n_chunks), block(LANES, ROWS_AT_ONCE);
+    column_chunk_kernel<N>
+        <<<grid, block, 0, stream->stream>>>((const T *)s->x, s->rows, s->cols, s->ld, chunk, partial);
 }
 
 mz_status mz_cuda_sum_columns(const matrix_sum *s, mz_stream *stream)
@@ -76,17 +102,22 @@ mz_status mz_cuda_sum_columns(const matrix_sum *s, mz_stream *stream)
         return need_workspace(stream, "column_sum", (size_t)s->cols * sizeof(float));
     float *partial = (float *)stream->workspace;
     if (n_chunks) {
-        const int64_t chunk = div_up(s->rows, n_chunks);
-        n_chunks = div_up(s->rows, chunk);
-        const dim3 grid((unsigned)div_up(s->cols, LANES), (unsigned)n_chunks), block(LANES, ROWS_AT_ONCE);
         FOR_DTYPE(s->dtype, T,
-                  column_chunk_kernel<T>
-                  <<<grid, block, 0, stream->stream>>>((const T *)s->x, s->rows, s->cols, s->ld, chunk, partial));
+                  if (s->cols % lanes<T>() == 0 && s->ld % lanes<T>() == 0 && is_aligned(s->x, 16))
+                      sum_column_chunks<lanes<T>(), T>(s, &n_chunks, partial, stream);
+                  else sum_column_chunks<1, T>(s, &n_chunks, partial, stream));
         mz_status status = mz_cuda_launched("column_sum");
         if (status)
             return status;
     }
-    return mz_cuda_sum_chunks(partial, n_chunks, s->cols, s->out, s->dtype_out, s->accumulate, stream);
+    const column_sums sums = {.partial = partial,
+                              .n_chunks = n_chunks,
+                              .cols = s->cols,
+                              .n_outputs = 1,
+                              .out = {s->out},
+                              .accumulate = {s->accumulate},
+                              .dtype_out = s->dtype_out};
+    return mz_cuda_sum_chunks(&sums, stream);
 }
 
 mz_status mz_cuda_sum_rows(const matrix_sum *s, mz_stream *stream)
@@ -111,17 +142,42 @@ extern "C" mz_status mz_cuda_column_sum(const mz_column_sum_args *a, mz_stream *
 
 /* ---- the gradient norm ---- */
 
-template <typename T>
-__global__ void squares_kernel(int64_t n, const T *x, float scale, double *sums, uint64_t *counts)
+/* Squares of fp32 numbers do not overflow in fp64, nor do their sums; the scale waits for the end. */
+template <typename T> __device__ __forceinline__ void add_square(T x, double &sum, uint32_t &nonfinite)
 {
+    const float value = to_float(x);
+    sum += (double)value * (double)value;
+    nonfinite += !isfinite(value);
+}
+
+/* Each thread reads DEPTH vectors of N before it adds them. */
+template <int N, typename T>
+__global__ void __launch_bounds__(THREADS) squares_kernel(int64_t n, const T *x, double *sums, uint64_t *counts)
+{
+    enum { DEPTH = 4 };
+    const int64_t n_packs = n / N, stride = (int64_t)gridDim.x * THREADS * DEPTH;
     double sum = 0.0;
     uint64_t nonfinite = 0;
-    GRID_LOOP(i, n)
-    {
-        const float value = to_float(x[i]);
-        const double scaled = (double)scale * (double)value;
-        sum += scaled * scaled;
-        nonfinite += !isfinite(value);
+    for (int64_t first = (int64_t)blockIdx.x * (THREADS * DEPTH) + threadIdx.x; first < n_packs; first += stride) {
+        pack<T, N> v[DEPTH];
+        uint32_t bad = 0;
+#pragma unroll
+        for (int d = 0; d < DEPTH; d++) {
+            v[d] = {};
+            if (first + d * THREADS < n_packs)
+                v[d] = ((const pack<T, N> *)x)[first + d * THREADS];
+        }
+#pragma unroll
+        for (int d = 0; d < DEPTH; d++)
+#pragma unroll
+            for (int j = 0; j < N; j++)
+                add_square(v[d].at[j], sum, bad);
+        nonfinite += bad;
+    }
+    if (N > 1 && blockIdx.x == 0 && threadIdx.x < n % N) {
+        uint32_t bad = 0;
+        add_square(x[n_packs * N + threadIdx.x], sum, bad);
+        nonfinite += bad;
     }
     sum = block_sum(sum);
     nonfinite = block_sum(nonfinite);
@@ -132,7 +188,7 @@ __global__ void squares_kernel(int64_t n, const T *x, float scale, double *sums,
 }
 
 /* One block. */
-__global__ void squares_total_kernel(int n, const double *sums, const uint64_t *counts, double *sum,
+__global__ void squares_total_kernel(int n, const double *sums, const uint64_t *counts, double scale, double *sum,
                                      uint64_t *nonfinite)
 {
     double s = 0.0;
@@ -144,7 +200,7 @@ __global__ void squares_total_kernel(int n, const double *sums, const uint64_t *
     s = block_sum(s);
     count = block_sum(count);
     if (threadIdx.x == 0) {
-        *sum += s;
+        *sum += scale * scale * s;
         *nonfinite += count;
     }
 }
@@ -157,14 +213,18 @@ extern "C" mz_status mz_cuda_sum_squares(const mz_sum_squares_args *a, mz_stream
     status = need_workspace(stream, "sum_squares", MAX_PARTIALS * (sizeof(double) + sizeof(uint64_t)));
     if (status)
         return status;
-    const int64_t wanted = div_up(a->n, THREADS * 8);
-    const int n_blocks = (int)(wanted < MAX_PARTIALS ? wanted : (int64_t)MAX_PARTIALS);
     double *sums = (double *)stream->workspace;
     uint64_t *counts = (uint64_t *)(sums + MAX_PARTIALS);
+    const int64_t wanted = div_up(a->n, THREADS * 8), at_once = (int64_t)mz_cuda_of(stream)->n_processors * 6;
+    const int64_t most = at_once < MAX_PARTIALS ? at_once : (int64_t)MAX_PARTIALS;
+    const unsigned n_blocks = (unsigned)(wanted < most ? wanted : most);
     FOR_DTYPE(a->dtype, T,
-              squares_kernel<T>
-              <<<n_blocks, THREADS, 0, stream->stream>>>(a->n, (const T *)a->x, a->scale, sums, counts));
-    squares_total_kernel<<<1, THREADS, 0, stream->stream>>>(n_blocks, sums, counts, a->sum, a->nonfinite);
+              if (is_aligned(a->x, 16)) squares_kernel<lanes<T>()>
+              <<<n_blocks, THREADS, 0, stream->stream>>>(a->n, (const T *)a->x, sums, counts);
+              else squares_kernel<1>
+              <<<n_blocks, THREADS, 0, stream->stream>>>(a->n, (const T *)a->x, sums, counts));
+    squares_total_kernel<<<1, THREADS, 0, stream->stream>>>((int)n_blocks, sums, counts, (double)a->scale, a->sum,
+                                                            a->nonfinite);
     return mz_cuda_launched("sum_squares");
 }
 
@@ -175,17 +235,45 @@ typedef struct source_list {
 } source_list;
 
 /* `dst` may be a source: each element is read by the thread that writes it, before it writes. */
-template <typename T, typename TD>
-__global__ void sum_kernel(int64_t n, int n_sources, const __grid_constant__ source_list sources, TD *dst,
-                           float scale)
+template <int N, typename T, typename TD>
+__global__ void __launch_bounds__(THREADS)
+    sum_kernel(int64_t n, int n_sources, const __grid_constant__ source_list sources, TD *dst, float scale)
 {
-    GRID_LOOP(i, n)
+    GRID_LOOP(v, n / N)
     {
+        float sum[N] = {};
+        pack<TD, N> out;
+#pragma unroll 4
+        for (int s = 0; s < n_sources; s++) {
+            const pack<T, N> x = ((const pack<T, N> *)sources.at[s])[v];
+#pragma unroll
+            for (int j = 0; j < N; j++)
+                sum[j] += to_float(x.at[j]);
+        }
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            out.at[j] = from_float<TD>(scale * sum[j]);
+        ((pack<TD, N> *)dst)[v] = out;
+    }
+    const int64_t e = n / N * N + threadIdx.x;
+    if (N > 1 && blockIdx.x == 0 && e < n) {
         float sum = 0.0f;
         for (int s = 0; s < n_sources; s++)
-            sum += to_float(((const T *)sources.at[s])[i]);
-        dst[i] = from_float<TD>(scale * sum);
+            sum += to_float(((const T *)sources.at[s])[e]);
+        dst[e] = from_float<TD>(scale * sum);
     }
+}
+
+template <typename T, typename TD>
+static void sum_sources(const mz_sum_args *a, const source_list &sources, bool aligned, mz_stream *stream)
+{
+    constexpr int N = sizeof(T) == 2 && sizeof(TD) == 2 ? 8 : 4;
+    if (aligned && is_aligned(a->dst, N * sizeof(TD)))
+        sum_kernel<N, T><<<grid_for(stream, a->n / N, THREADS), THREADS, 0, stream->stream>>>(
+            a->n, a->n_sources, sources, (TD *)a->dst, a->scale);
+    else
+        sum_kernel<1, T><<<grid_for(stream, a->n, THREADS), THREADS, 0, stream->stream>>>(
+            a->n, a->n_sources, sources, (TD *)a->dst, a->scale);
 }
 
 extern "C" mz_status mz_cuda_sum(const mz_sum_args *a, mz_stream *stream)
@@ -197,11 +285,11 @@ extern "C" mz_status mz_cuda_sum(const mz_sum_args *a, mz_stream *stream)
         return mz_fail(MZ_ERR_ARGUMENT, "kernel sum: %d sources, at most %d are taken on CUDA", a->n_sources,
                        MAX_SOURCES);
     source_list sources = {};
-    for (int s = 0; s < a->n_sources; s++)
+    bool aligned = true;
+    for (int s = 0; s < a->n_sources; s++) {
         sources.at[s] = a->sources[s];
-    FOR_DTYPE(a->dtype, T,
-              FOR_DTYPE(a->dst_dtype, TD,
-                        sum_kernel<T, TD><<<grid_for(stream, a->n, THREADS), THREADS, 0, stream->stream>>>(
-                            a->n, a->n_sources, sources, (TD *)a->dst, a->scale)));
+        aligned = aligned && is_aligned(a->sources[s], 16);
+    }
+    FOR_DTYPE(a->dtype, T, FOR_DTYPE(a->dst_dtype, TD, sum_sources<T, TD>(a, sources, aligned, stream)));
     return mz_cuda_launched("sum");
 }

@@ -18,9 +18,16 @@ typedef struct matrix_sum {
 mz_status mz_cuda_sum_columns(const matrix_sum *s, mz_stream *stream);
 /* out[r] (+)= sum over columns of x[r][c]. */
 mz_status mz_cuda_sum_rows(const matrix_sum *s, mz_stream *stream);
-/* out[c] (+)= sum over i < n_chunks of partial[i][c]: the second stage alone. */
-mz_status mz_cuda_sum_chunks(const float *partial, int64_t n_chunks, int64_t cols, void *out, mz_dtype dtype_out,
-                             bool accumulate, mz_stream *stream);
+/* out[o][c] (+)= sum over i < n_chunks of partial[o][i][c]: the second stage alone, of one or two sums. */
+typedef struct column_sums {
+    const float *partial; /* [n_outputs][n_chunks][cols] */
+    int64_t n_chunks, cols;
+    int n_outputs;
+    void *out[2];
+    bool accumulate[2];
+    mz_dtype dtype_out;
+} column_sums;
+mz_status mz_cuda_sum_chunks(const column_sums *s, mz_stream *stream);
 /* Chunks of rows to cut a matrix into, so that n_outputs partial rows of `cols` each fit the workspace. */
 int64_t mz_cuda_row_chunks(int64_t rows, int64_t cols, int n_outputs, mz_stream *stream);
 
