@@ -52,7 +52,7 @@ tests_kernels_test_kernels_SOURCES = tests/kernels/test_kernels.c tests/kernels/
 	tests/kernels/cases_attention.c tests/kernels/cases_elementwise.c tests/kernels/cases_loss.c \
 	tests/kernels/cases_matmul.c tests/kernels/cases_optim.c tests/kernels/cases_reduce.c \
 	tests/kernels/cases_rows.c
-noinst_PROGRAMS += tests/kernels/bench_kernels
+noinst_PROGRAMS += tests/kernels/bench_kernels tests/kernels/bench_device
 TESTS += tests/kernels/instruction_sets.sh
 EXTRA_DIST += tests/kernels/instruction_sets.sh tests/bench/torch_step.py tests/gpu/run \
 	tests/gpu/profile.py tests/gpu/kernel_times.c

@@ -105,6 +105,7 @@ static void mul_case(harness *h, int64_t n, mz_dtype dtype, bool accumulate, int
 
 static void dropout_case(harness *h, int64_t n, mz_dtype dtype, float p, bool residual, bool in_place)
 {
+    int64_t sample_elements = h->aligned ? 16 : 13; /* whole blocks of draws, or not */
     mz_rng_state rng = {.seed = 0xfeedfacecafeull, .step = ((uint64_t)1 << 33) + 5, .first_sample = 9};
     begin_case(h, "n=%ld %s p=%g residual=%d in_place=%d", (long)n, mz_dtype_name(dtype), (double)p, residual,
                in_place);
@@ -113,7 +114,10 @@ static void dropout_case(harness *h, int64_t n, mz_dtype dtype, float p, bool re
     for (int side = 0; side < N_SIDES; side++) {
         mz_dropout_args args = {
             .n = n,
-            .dropout = {.p = p, .site = 4, .sample_elements = 13, .state = p > 0.0f ? at(state, side) : NULL},
+            .dropout = {.p = p,
+                        .site = 4,
+                        .sample_elements = sample_elements,
+                        .state = p > 0.0f ? at(state, side) : NULL},
             .x = at(x, side),
             .residual = at(r, side),
             .y = at(y, side),
@@ -180,7 +184,11 @@ void test_elementwise(harness *h)
     for (int d = 0; d < N_STORAGE_DTYPES; d++)
         for (int i = 0; i < N_SIZES; i++)
             for (int flags = 0; flags < 16; flags++)
-                dropout_case(h, sizes[i], storage_dtypes[d], rates[flags / 4], flags & 1, flags & 2);
+                for (int aligned = 0; aligned < 2; aligned++) {
+                    h->aligned = aligned;
+                    dropout_case(h, sizes[i], storage_dtypes[d], rates[flags / 4], flags & 1, flags & 2);
+                }
+    h->aligned = false;
     end_slot(h);
     begin_slot(h, "cast");
     for (int from = 0; from < N_STORAGE_DTYPES; from++)

@@ -71,7 +71,8 @@ static buffer *chunk_table(harness *h, const chunk *c)
 /* Allowed: a few roundings of numbers within 2, and what a division by a small root makes of them. */
 static void one_case(harness *h, const variant *v, mz_dtype grad_dtype, mz_dtype param_dtype, bool nonfinite)
 {
-    static const int64_t sizes[N_CHUNKS] = {1, 257, 1003};
+    static const int64_t odd_sizes[N_CHUNKS] = {1, 257, 1003}, vector_sizes[N_CHUNKS] = {2048, 5000, 4096};
+    const int64_t *sizes = h->aligned ? vector_sizes : odd_sizes;
     float grad_scale = 0.25f;
     uint64_t bad = nonfinite ? 2 : 0;
     begin_case(h, "%s grad %s param %s nonfinite=%d", v->name, mz_dtype_name(grad_dtype),
@@ -113,13 +114,65 @@ static void one_case(harness *h, const variant *v, mz_dtype grad_dtype, mz_dtype
     end_case(h); /* sees that a step with infinities leaves everything as it is */
 }
 
+/* More chunks than a block looks at together, all of them parts of the same arrays; every fifth is empty. */
+static void many_chunks_case(harness *h, const variant *v)
+{
+    enum { MANY = 700 };
+    static mz_optim_chunk tables[N_SIDES][MANY];
+    const void *data[N_SIDES];
+    float grad_scale = 0.25f;
+    uint64_t bad = 0;
+    int64_t sizes[MANY], n = 0;
+    begin_case(h, "%s, %d chunks", v->name, MANY);
+    for (int i = 0; i < MANY; i++)
+        n += sizes[i] = i % 5 == 0 ? 0 : i == 3 ? 5000 : random_below(h, 40);
+    chunk all = make_chunk(h, v, n, MZ_BF16, MZ_BF16);
+    for (int side = 0; side < N_SIDES; side++) {
+        int64_t begin = 0;
+        for (int i = 0; i < MANY; begin += sizes[i++])
+            tables[side][i] = (mz_optim_chunk){.master = (float *)at(all.master, side) + begin,
+                                               .state1 = (float *)at(all.state1, side) + begin,
+                                               .state2 = (float *)at(all.state2, side) + begin,
+                                               .grad = (char *)at(all.grad, side) + 2 * begin,
+                                               .param = (char *)at(all.param, side) + 2 * begin,
+                                               .n = sizes[i],
+                                               .weight_decay = 0.01f * (float)(i % 7),
+                                               .lr_scale = 1.0f + (float)(i % 3)};
+        data[side] = tables[side];
+    }
+    buffer *table = sided_buffer(h, data, sizeof tables[0]), *hyper = data_buffer(h, &v->hyper, sizeof v->hyper);
+    buffer *scale = data_buffer(h, &grad_scale, sizeof grad_scale), *bads = data_buffer(h, &bad, sizeof bad);
+    for (int side = 0; side < N_SIDES; side++) {
+        mz_optim_args args = {.kind = v->kind,
+                              .chunks = at(table, side),
+                              .n_chunks = MANY,
+                              .n_elements = n,
+                              .hyper = at(hyper, side),
+                              .grad_scale = at(scale, side),
+                              .nonfinite = at(bads, side),
+                              .grad_dtype = MZ_BF16,
+                              .param_dtype = MZ_BF16};
+        launched(h, h->kernels[side]->optim(&args, h->streams[side]));
+    }
+    compare(h, all.master, "master", 4e-7, 2e-6);
+    compare(h, all.state1, "state1", 4e-7, 2e-7);
+    compare(h, all.state2, "state2", 4e-7, 2e-7);
+    compare(h, all.param, "param", 2.1 * unit(MZ_BF16), 2e-6);
+    end_case(h);
+}
+
 void test_optim(harness *h)
 {
     begin_slot(h, "optim");
+    many_chunks_case(h, &variants[0]);
     for (int i = 0; i < N_VARIANTS; i++)
         for (int g = 0; g < N_STORAGE_DTYPES; g++)
             for (int p = 0; p < N_STORAGE_DTYPES; p++)
                 for (int nonfinite = 0; nonfinite < 2; nonfinite++)
-                    one_case(h, &variants[i], storage_dtypes[g], storage_dtypes[p], nonfinite);
+                    for (int aligned = 0; aligned < 2; aligned++) {
+                        h->aligned = aligned;
+                        one_case(h, &variants[i], storage_dtypes[g], storage_dtypes[p], nonfinite);
+                    }
+    h->aligned = false;
     end_slot(h);
 }

@@ -88,6 +88,14 @@ void test_reduce(harness *h)
             for (int flags = 0; flags < 4; flags++)
                 column_sum_case(h, extents[i][0], extents[i][1], storage_dtypes[d],
                                 flags & 1 ? MZ_F32 : storage_dtypes[d], flags & 2);
+    static const int64_t vector_extents[][2] = {{1000, 768}, {5, 8}, {130, 2312}, {8000, 16}, {64, 264}};
+    h->aligned = true;
+    for (int d = 0; d < N_STORAGE_DTYPES; d++)
+        for (int i = 0; i < 5; i++)
+            for (int flags = 0; flags < 4; flags++)
+                column_sum_case(h, vector_extents[i][0], vector_extents[i][1], storage_dtypes[d],
+                                flags & 1 ? MZ_F32 : storage_dtypes[d], flags & 2);
+    h->aligned = false;
     end_slot(h);
     begin_slot(h, "sum_squares");
     for (int d = 0; d < N_STORAGE_DTYPES; d++)

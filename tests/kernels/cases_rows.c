@@ -10,6 +10,16 @@ typedef struct extent {
 static const extent extents[] = {{1, 1}, {3, 7}, {1, 768}, {33, 64}, {70, 100}, {5, 1025}, {0, 16}};
 enum { N_EXTENTS = sizeof extents / sizeof *extents };
 
+/* Rows of whole vectors, and more rows than a GPU works on at once. */
+static const extent vector_extents[] = {{37, 768}, {5, 1600}, {9, 1280},  {3, 2048},
+                                        {2, 4096}, {7, 8},    {3300, 64}, {1100, 1600}};
+enum { N_VECTOR_EXTENTS = sizeof vector_extents / sizeof *vector_extents };
+
+static bool is_large(extent e)
+{
+    return e.rows * e.cols > 100000;
+}
+
 static void layer_norm_case(harness *h, extent e, mz_dtype dtype, bool residual, bool keep)
 {
     int64_t n = e.rows * e.cols;
@@ -99,6 +109,12 @@ void test_layer_norm(harness *h)
         for (int i = 0; i < N_EXTENTS; i++)
             for (int flags = 0; flags < 4; flags++)
                 layer_norm_case(h, extents[i], storage_dtypes[d], flags & 1, flags & 2);
+    h->aligned = true;
+    for (int d = 0; d < N_STORAGE_DTYPES; d++)
+        for (int i = 0; i < N_VECTOR_EXTENTS; i++)
+            for (int flags = is_large(vector_extents[i]) ? 3 : 0; flags < 4; flags++)
+                layer_norm_case(h, vector_extents[i], storage_dtypes[d], flags & 1, flags & 2);
+    h->aligned = false;
     end_slot(h);
     begin_slot(h, "layer_norm_grad");
     for (int d = 0; d < N_STORAGE_DTYPES; d++)
@@ -106,16 +122,23 @@ void test_layer_norm(harness *h)
             for (int flags = 0; flags < 16; flags++)
                 layer_norm_grad_case(h, extents[i], storage_dtypes[d], flags % 3 ? storage_dtypes[d] : MZ_F32,
                                      flags);
+    h->aligned = true;
+    for (int d = 0; d < N_STORAGE_DTYPES; d++)
+        for (int i = 0; i < N_VECTOR_EXTENTS; i++)
+            for (int flags = is_large(vector_extents[i]) ? 15 : 0; flags < 16; flags++)
+                layer_norm_grad_case(h, vector_extents[i], storage_dtypes[d],
+                                     flags % 3 ? storage_dtypes[d] : MZ_F32, flags);
+    h->aligned = false;
     end_slot(h);
 }
 
-enum { VOCAB = 11, PERIOD = 5, OFFSET = 2, N_POSITIONS = 9, N_IDS_MAX = 100 };
+enum { VOCAB = 300, PERIOD = 5, OFFSET = 2, N_POSITIONS = 9, N_IDS_MAX = 3000 };
 
 static buffer *random_ids(harness *h, int64_t n, int64_t below)
 {
     int32_t ids[N_IDS_MAX];
     for (int64_t i = 0; i < n; i++)
-        ids[i] = (int32_t)random_below(h, below);
+        ids[i] = (int32_t)(i % 3 ? random_below(h, below) : random_below(h, 5)); /* some are frequent */
     return data_buffer(h, ids, (size_t)n * sizeof *ids);
 }
 
@@ -191,17 +214,23 @@ static void embedding_grad_case(harness *h, int64_t n, int64_t cols, mz_dtype dt
 
 void test_embedding(harness *h)
 {
-    static const extent sizes[] = {{1, 1}, {7, 3}, {100, 33}, {40, 64}, {0, 8}};
+    static const extent sizes[] = {{1, 1}, {7, 3}, {100, 33}, {40, 64}, {0, 8}, {40, 64}, {2500, 768}, {3000, 24}};
+    enum { N_SIZES = sizeof sizes / sizeof *sizes, FIRST_ALIGNED = 5 };
     begin_slot(h, "embedding");
     for (int d = 0; d < N_STORAGE_DTYPES; d++)
-        for (int i = 0; i < 5; i++)
-            for (int positions = 0; positions < 3; positions++)
+        for (int i = 0; i < N_SIZES; i++)
+            for (int positions = 0; positions < 3; positions++) {
+                h->aligned = i >= FIRST_ALIGNED;
                 embedding_case(h, sizes[i].rows, sizes[i].cols, storage_dtypes[d], positions);
+            }
     end_slot(h);
     begin_slot(h, "embedding_grad");
     for (int d = 0; d < N_STORAGE_DTYPES; d++)
-        for (int i = 0; i < 5; i++)
-            for (int flags = 0; flags < 16; flags++)
+        for (int i = 0; i < N_SIZES; i++)
+            for (int flags = is_large(sizes[i]) ? 12 : 0; flags < 16; flags++) {
+                h->aligned = i >= FIRST_ALIGNED;
                 embedding_grad_case(h, sizes[i].rows, sizes[i].cols, storage_dtypes[d], flags);
+            }
+    h->aligned = false;
     end_slot(h);
 }

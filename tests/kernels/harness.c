@@ -158,7 +158,7 @@ buffer *data_buffer(harness *h, const void *data, size_t bytes)
 
 buffer *random_buffer(harness *h, mz_dtype dtype, int64_t n, double low, double high)
 {
-    size_t size = mz_dtype_size(dtype), lead = random_u32(h) % 2 * size;
+    size_t size = mz_dtype_size(dtype), lead = random_u32(h) % 2 * (h->aligned ? 0 : size);
     buffer *b = new_buffer(h, dtype, (size_t)n * size, lead);
     for (int64_t i = 0; i < n; i++) {
         double x = low + (high - low) * (double)random_u32(h) / 4294967296.0;

@@ -35,6 +35,7 @@ typedef struct harness {
     const char *slot;
     char name[256];
     uint32_t seed;
+    bool aligned; /* buffers start as device memory does; set by a case that wants it so */
     bool case_failed;
     double worst; /* largest difference of the running slot, as a share of what is allowed */
     int n_cases, n_failed, n_failed_total;
@@ -51,7 +52,7 @@ void begin_case(harness *h, const char *format, ...) __attribute__((format(print
 void end_case(harness *h);
 
 /* n elements, uniform in [low, high), rounded to dtype. About every other buffer starts one element
- * off its alignment. */
+ * off its alignment, unless h->aligned. */
 buffer *random_buffer(harness *h, mz_dtype dtype, int64_t n, double low, double high);
 /* n elements of what must not be read: NaNs. */
 buffer *output_buffer(harness *h, mz_dtype dtype, int64_t n);

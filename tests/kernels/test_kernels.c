@@ -1,7 +1,25 @@
-/* Every kernel of a device against the reference: test_kernels [DEVICE], "cpu" unless told. */
+/* Every kernel of a device against the reference: test_kernels [DEVICE [FAMILY...]], "cpu" and all unless told. */
 #include <stdio.h>
+#include <string.h>
 
 #include "tests/kernels/harness.h"
+
+static const struct {
+    const char *name;
+    void (*test)(harness *h);
+} families[] = {
+    {"matmul", test_matmul},       {"layer_norm", test_layer_norm}, {"embedding", test_embedding},
+    {"attention", test_attention}, {"activation", test_activation}, {"elementwise", test_elementwise},
+    {"loss", test_loss},           {"reduce", test_reduce},         {"optim", test_optim},
+};
+
+static bool wanted(const char *family, int n_names, char **names)
+{
+    for (int i = 0; i < n_names; i++)
+        if (strcmp(names[i], family) == 0)
+            return true;
+    return n_names == 0;
+}
 
 int main(int argc, char **argv)
 {
@@ -13,15 +31,9 @@ int main(int argc, char **argv)
     harness h;
     if (!harness_open(&h, name))
         return 1;
-    test_matmul(&h);
-    test_layer_norm(&h);
-    test_embedding(&h);
-    test_attention(&h);
-    test_activation(&h);
-    test_elementwise(&h);
-    test_loss(&h);
-    test_reduce(&h);
-    test_optim(&h);
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        if (wanted(families[i].name, argc > 2 ? argc - 2 : 0, argv + 2))
+            families[i].test(&h);
     harness_close(&h);
     return h.n_failed_total ? 1 : 0;
 }
