@@ -3,13 +3,18 @@
 
 Times forward, backward and AdamW of the two models that the CPU targets name, on synthetic tokens:
     gpt2   GPT-2 124M, batch 4, context 256
-    char   nanoGPT's small character model: 4 layers, 4 heads, 128 wide, context 64, batch 12, vocabulary 65
-fp32, no dropout, scaled-dot-product attention, the fused optimiser where this PyTorch has it. Each model is
-built twice, as transformers' GPT2LMHeadModel and as a plain module, since neither is always the faster.
+    char   nanoGPT's small character model: 4 layers, 4 heads, 128 wide, context 64, batch 12, and the byte
+           tokenizer's vocabulary of 257
+No dropout, scaled-dot-product attention, gradients clipped to a norm of 1. Each model is built twice, as
+transformers' GPT2LMHeadModel and as a plain module, since neither is always the faster. --optimizer default is
+torch.optim.AdamW as a training script calls it, fused its fastest form. bf16 is autocast's mixed precision.
 
-    torch_step.py --model char --threads 2 --mode eager compile
+    torch_step.py --model char --threads 2 --mode eager compile --precision bf16
+
+step_ratio.sh runs it in turn with mpizero.
 """
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -20,7 +25,7 @@ import torch.nn.functional as F
 
 SHAPES = {
     "gpt2": dict(layers=12, heads=12, width=768, context=256, vocab=50257, batch=4),
-    "char": dict(layers=4, heads=4, width=128, context=64, vocab=65, batch=12),
+    "char": dict(layers=4, heads=4, width=128, context=64, vocab=257, batch=12),
 }
 
 
@@ -78,19 +83,21 @@ class Transformers(nn.Module):
         return self.model(input_ids=ids, labels=labels).loss
 
 
-def step_times(build, shape, compiled, warmup, steps):
+def step_times(build, shape, compiled, precision, optimizer, warmup, steps):
     torch.manual_seed(0)
     model = build(shape)
     model.train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, **({"fused": True} if optimizer == "fused" else {}))
     run = torch.compile(model) if compiled else model
     times = []
     for i in range(warmup + steps):
         ids = torch.randint(shape["vocab"], (shape["batch"], shape["context"]))
         labels = torch.randint(shape["vocab"], (shape["batch"], shape["context"]))
         begin = time.perf_counter()
-        loss = run(ids, labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = run(ids, labels)
         loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         loss.item()
@@ -104,24 +111,25 @@ def main():
     parser.add_argument("--model", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--build", nargs="+", choices=["plain", "transformers"], default=["plain", "transformers"])
     parser.add_argument("--mode", nargs="+", choices=["eager", "compile"], default=["eager", "compile"])
+    parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32"])
+    parser.add_argument("--optimizer", nargs="+", choices=["default", "fused"], default=["default", "fused"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, help="timed steps (10 of gpt2, 200 of char)")
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
     builds = {"plain": Plain, "transformers": Transformers}
-    for name in args.model:
+    for name, precision, build, mode, optimizer in itertools.product(args.model, args.precision, args.build, args.mode,
+                                                                     args.optimizer):
         shape = SHAPES[name]
         steps = args.steps or (10 if name == "gpt2" else 200)
-        for build in args.build:
-            for mode in args.mode:
-                times = step_times(builds[build], shape, mode == "compile", 3 if name == "gpt2" else 20, steps)
-                median = statistics.median(times)
-                print(json.dumps(dict(model=name, build=build, mode=mode, threads=args.threads,
-                                      torch=torch.__version__, step_seconds=round(median, 6),
-                                      best_step_seconds=round(min(times), 6),
-                                      tokens_per_second=round(shape["batch"] * shape["context"] / median, 1))),
-                      flush=True)
+        times = step_times(builds[build], shape, mode == "compile", precision, optimizer,
+                           3 if name == "gpt2" else 20, steps)
+        median = statistics.median(times)
+        print(json.dumps(dict(model=name, precision=precision, build=build, mode=mode, optimizer=optimizer,
+                              threads=args.threads, torch=torch.__version__, step_seconds=round(median, 6),
+                              best_step_seconds=round(min(times), 6),
+                              tokens_per_second=round(shape["batch"] * shape["context"] / median, 1))), flush=True)
 
 
 if __name__ == "__main__":

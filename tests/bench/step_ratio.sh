@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Training steps of mpizero and of PyTorch in turn on the same cores, and their ratio (docs/PERFORMANCE.md, CPU).
+#
+#     tests/bench/step_ratio.sh [char|gpt2] [fp32|bf16]
+#
+#   MPIZERO  the program (build/mpizero)        PYTHON   one with torch and transformers (python3)
+#   ROUNDS   how often both run (3)             THREADS  of each (2)
+#   BUILDS, MODES, OPTIMIZERS   of PyTorch, as torch_step.py has them (plain transformers; eager compile; default fused)
+#
+# Of all rounds' medians each side's least is taken, since a shared machine disturbs both.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+model=${1:-char} precision=${2:-fp32}
+mpizero=${MPIZERO:-$here/../../build/mpizero} python=${PYTHON:-python3} threads=${THREADS:-2}
+work=$(mktemp -d "${TMPDIR:-/tmp}/step-ratio.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+case $model in
+char) steps=200 skip=20 batch=12 context=64 shape='"vocab_size": 257, "n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4' ;;
+gpt2) steps=8 skip=2 batch=4 context=256 shape='"vocab_size": 50257, "n_positions": 256, "n_embd": 768, "n_layer": 12, "n_head": 12' ;;
+*) echo "step_ratio.sh: expected char or gpt2, found $model" >&2; exit 2 ;;
+esac
+mkdir "$work/model"
+cat >"$work/model/config.json" <<JSON
+{"model_type": "gpt2", $shape, "activation_function": "gelu_new", "resid_pdrop": 0.0, "embd_pdrop": 0.0,
+ "attn_pdrop": 0.0}
+JSON
+cat >"$work/config.json" <<JSON
+{"train_batch_size": $batch, "gradient_clipping": 1.0, "bf16": {"enabled": $([ "$precision" = bf16 ] && echo true || echo false)},
+ "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}}
+JSON
+awk 'BEGIN { srand(1); for (i = 0; i < 200000; i++) printf "%c", 32 + int(rand() * 90) }' >"$work/text"
+
+ours() {
+    rm -rf "$work/run"
+    "$mpizero" train --device cpu --cpu-threads "$threads" --model "$work/model" --tokenizer byte --train-data "$work/text" \
+        --block-size "$context" --deepspeed "$work/config.json" --max-steps "$((steps + skip))" --save-steps 0 --no-save-weights \
+        --logging-steps 1000 --output-dir "$work/run" >"$work/log" 2>&1 || { tail -n 5 "$work/log" >&2; exit 1; }
+    sed -n 's/.*"loss":.*"step_seconds":\([^,}]*\).*/\1/p' "$work/run/metrics.jsonl" | tail -n +"$((skip + 1))" |
+        sort -g | awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)] }'
+}
+
+theirs() {
+    # shellcheck disable=SC2086 # lists of words
+    "$python" "$here/torch_step.py" --model "$model" --precision "$precision" --threads "$threads" --steps "$steps" \
+        --build ${BUILDS:-plain transformers} --mode ${MODES:-eager compile} --optimizer ${OPTIMIZERS:-default fused} 2>/dev/null |
+        sed 's/.*"build": "\([a-z]*\)", "mode": "\([a-z]*\)", "optimizer": "\([a-z]*\)".*"step_seconds": \([0-9.]*\).*/\1-\2-\3 \4/'
+}
+
+for _ in $(seq "${ROUNDS:-3}"); do
+    ours | sed 's/^/mpizero /' | tee -a "$work/times"
+    theirs | tee -a "$work/times"
+done
+awk -v model="$model" -v precision="$precision" '
+    !($1 in best) || $2 < best[$1] { best[$1] = $2 }
+    END { for (who in best) if (who != "mpizero")
+              printf "%s %s: mpizero %.4f s, PyTorch %s %.4f s, ratio %.2f\n", model, precision, best["mpizero"], who, best[who],
+                     best[who] / best["mpizero"] }' "$work/times" | sort
