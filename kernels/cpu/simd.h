@@ -89,25 +89,42 @@ MZ_INLINE void vf_transpose(vf v[VF_N])
     }
 }
 
+/* The upper half of the first 2 * half lanes, moved to the front; the other lanes are of no use. */
+#if VF_N == 16
+#define VF_UPPER(v, half)                                                                                          \
+    __builtin_shufflevector(v, v, (half), (half) + 1 % (half), (half) + 2 % (half), (half) + 3 % (half),           \
+                            (half) + 4 % (half), (half) + 5 % (half), (half) + 6 % (half), (half) + 7 % (half), 0, \
+                            0, 0, 0, 0, 0, 0, 0)
+#elif VF_N == 8
+#define VF_UPPER(v, half)                                                                                          \
+    __builtin_shufflevector(v, v, (half), (half) + 1 % (half), (half) + 2 % (half), (half) + 3 % (half), 0, 0, 0, 0)
+#else
+#define VF_UPPER(v, half) __builtin_shufflevector(v, v, (half), (half) + 1 % (half), 0, 0)
+#endif
+
 /* Sums lanes pairwise, halves first: the same order for every caller. */
 MZ_INLINE float vf_sum(vf v)
 {
-    float lane[VF_N];
-    memcpy(lane, &v, sizeof v);
-    for (int half = VF_N / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++)
-            lane[i] += lane[i + half];
-    return lane[0];
+#if VF_N == 16
+    v += VF_UPPER(v, 8);
+#endif
+#if VF_N >= 8
+    v += VF_UPPER(v, 4);
+#endif
+    v += VF_UPPER(v, 2);
+    return v[0] + v[1];
 }
 
 MZ_INLINE float vf_hmax(vf v)
 {
-    float lane[VF_N];
-    memcpy(lane, &v, sizeof v);
-    for (int half = VF_N / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++)
-            lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
-    return lane[0];
+#if VF_N == 16
+    v = vf_max(v, VF_UPPER(v, 8));
+#endif
+#if VF_N >= 8
+    v = vf_max(v, VF_UPPER(v, 4));
+#endif
+    v = vf_max(v, VF_UPPER(v, 2));
+    return v[0] > v[1] ? v[0] : v[1];
 }
 
 #endif
