@@ -23,7 +23,8 @@ libcpu_avx2_a_SOURCES = $(cpu_kernel_sources)
 libcpu_avx2_a_CFLAGS = $(AM_CFLAGS) -mavx2 -mfma -mf16c
 libcpu_avx512_a_SOURCES = $(cpu_kernel_sources)
 libcpu_avx512_a_CFLAGS = $(AM_CFLAGS) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
-libcpu_avx512_bf16_a_SOURCES = $(cpu_kernel_sources) kernels/cpu/gemm_pairs.c kernels/cpu/simd_pairs.h
+libcpu_avx512_bf16_a_SOURCES = $(cpu_kernel_sources) kernels/cpu/attention_pairs.c \
+	kernels/cpu/gemm_pairs.c kernels/cpu/simd_pairs.h
 libcpu_avx512_bf16_a_CFLAGS = $(libcpu_avx512_a_CFLAGS) -mavx512bf16
 libmpizero_a_LIBADD += $(libcpu_avx2_a_OBJECTS) $(libcpu_avx512_a_OBJECTS) $(libcpu_avx512_bf16_a_OBJECTS)
 endif

@@ -11,6 +11,7 @@ typedef struct layout {
 
 typedef struct work {
     const mz_attention_args *args;
+    const mz_attention_form *form;
     layout at;
     int64_t n_blocks; /* of queries per head */
     float *scratch;
@@ -34,7 +35,7 @@ static layout lay_out(const mz_attention_shape *s)
     return l;
 }
 
-/* The strip's scores become exp(score - max) of each query; gives the sums and the maxima. */
+/* The strip's products of q and k become exp(score - max) of each query; gives the sums and the maxima. */
 static void exponentiate(const mz_attention_shape *s, int64_t b, int64_t i0, int64_t n_keys, float *strip,
                          float sums[MZ_QB], float maxima[MZ_QB])
 {
@@ -44,11 +45,10 @@ static void exponentiate(const mz_attention_shape *s, int64_t b, int64_t i0, int
         const int64_t first_hidden = s->key_mask ? 0 : i0 + v + (s->t_k - s->t_q) + 1;
         for (int64_t key = 0; key < n_keys; key++) {
             float *p = strip + key * MZ_QB + v;
-            vf x = vf_load(p);
-            if (s->key_mask || (s->causal && key >= first_hidden)) {
+            vf x = vf_load(p) * s->scale;
+            if (s->key_mask || (s->causal && key >= first_hidden))
                 x = vf_select(mz_sees_key(s, b, i0, v, key), x, nothing);
-                vf_store(p, x);
-            }
+            vf_store(p, x);
             max = vf_max(max, x);
         }
         /* A query that sees no key keeps -infinity in all its scores, whose exponentials shall be 0. */
@@ -67,6 +67,7 @@ static void exponentiate(const mz_attention_shape *s, int64_t b, int64_t i0, int
 static void attend_block(const work *w, int64_t b, int64_t h, int64_t i0, float *room)
 {
     const mz_attention_shape *s = &w->args->shape;
+    const mz_attention_form *form = w->form;
     const layout *at = &w->at;
     const int64_t n = s->t_q - i0 < MZ_QB ? s->t_q - i0 : MZ_QB, lanes = mz_whole_vectors(n);
     const int64_t n_keys = mz_visible_keys(s, i0 + n);
@@ -75,13 +76,14 @@ static void attend_block(const work *w, int64_t b, int64_t h, int64_t i0, float 
     float sums[MZ_QB], maxima[MZ_QB], inverse[MZ_QB];
 
     memset(queries, 0, (size_t)(MZ_QB * s->head_size) * sizeof *queries);
-    MZ_CPU(attention_columns)(&q, s->dtype, i0, n, s->head_size, s->scale, queries, MZ_QB);
-    mz_tiles(MZ_CPU(micro_panel), false, n_keys, MZ_QB, s->head_size, room + at->keys, at->panel, queries, MZ_QB,
-             false, strip, MZ_QB);
+    form->columns(&q, s->dtype, i0, n, s->head_size, queries, MZ_QB);
+    mz_tiles(form->panel, false, n_keys, MZ_QB, mz_steps(form, s->head_size), room + at->keys, at->panel, queries,
+             MZ_QB, false, strip, MZ_QB);
     exponentiate(s, b, i0, n_keys, strip, sums, maxima);
     MZ_CPU(attention_dropout)(s, b, h, i0, n_keys, strip);
-    mz_tiles(MZ_CPU(micro_panel), false, s->head_size, lanes, n_keys, room + at->values, at->vector, strip, MZ_QB,
-             false, out, MZ_QB);
+    form->over_keys(strip, n_keys, strip);
+    mz_tiles(form->panel, false, s->head_size, lanes, mz_steps(form, n_keys), room + at->values, at->vector, strip,
+             MZ_QB, false, out, MZ_QB);
     for (int i = 0; i < MZ_QB; i++)
         inverse[i] = sums[i] > 0.0f ? 1.0f / sums[i] : 0.0f;
     MZ_CPU(attention_put)(out, n, s->head_size, inverse, s->dtype, w->args->o, o.base + i0 * o.token, o.token);
@@ -104,8 +106,8 @@ static void attend_part(void *arg, int64_t begin, int64_t end, int thread)
             const int64_t last = item - head * w->n_blocks + (end - item), n_blocks = w->n_blocks;
             const int64_t i_end = (last < n_blocks ? last : n_blocks) * MZ_QB;
             const int64_t n_keys = mz_visible_keys(s, i_end < s->t_q ? i_end : s->t_q);
-            MZ_CPU(attention_columns)(&k, s->dtype, 0, n_keys, s->head_size, 1.0f, room + w->at.keys, w->at.panel);
-            MZ_CPU(attention_rows)(&v, s->dtype, 0, n_keys, s->head_size, 1.0f, room + w->at.values, w->at.vector);
+            w->form->columns(&k, s->dtype, 0, n_keys, s->head_size, room + w->at.keys, w->at.panel);
+            w->form->rows(&v, s->dtype, 0, n_keys, s->head_size, room + w->at.values, w->at.vector);
             packed = head;
         }
         attend_block(w, b, h, item % w->n_blocks * MZ_QB, room);
@@ -118,7 +120,10 @@ mz_status MZ_CPU(attention)(const mz_attention_args *args, mz_stream *stream)
     const mz_attention_shape *s = &args->shape;
     if (status || s->batch == 0 || s->heads == 0 || s->t_q == 0)
         return status;
-    work w = {.args = args, .at = lay_out(s), .n_blocks = (s->t_q + MZ_QB - 1) / MZ_QB};
+    work w = {.args = args,
+              .form = mz_attention_form_for(s->dtype),
+              .at = lay_out(s),
+              .n_blocks = (s->t_q + MZ_QB - 1) / MZ_QB};
     mz_threads *threads =
         mz_threads_if_worth(stream, s->batch * s->heads * s->t_q * s->t_k * (s->head_size / 8 + 1));
     void *scratch;

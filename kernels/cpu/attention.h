@@ -38,12 +38,44 @@ MZ_INLINE int64_t mz_visible_keys(const mz_attention_shape *s, int64_t i_end)
     return !s->causal || n > s->t_k ? s->t_k : n < 0 ? 0 : n;
 }
 
-/* out[t][d] = x[first + t][d], rows of `ld`, filled up to whole vectors with 0. */
-void MZ_CPU(attention_rows)(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size,
-                            float scale, float *out, int64_t ld);
-/* out[d][t] = scale * x[first + t][d]; columns up to the next whole vector are 0. */
-void MZ_CPU(attention_columns)(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size,
-                               float scale, float *out, int64_t ld);
+/* How operands of the products are laid out, and the micro-kernels for them. As in gemm.h, a step of the index that
+ * is summed over is what one 32-bit word holds: an element as fp32, or a pair of bf16 elements. */
+typedef struct mz_attention_form {
+    int elements; /* in a step */
+    /* Rows first..first+n of x with d summed over: word [step of d][t], row stride ld; columns up to the next whole
+     * vector are 0. */
+    void (*columns)(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size, float *out,
+                    int64_t ld);
+    /* The same with t summed over: word [step of t][d], rows filled up to whole vectors with 0. */
+    void (*rows)(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size, float *out,
+                 int64_t ld);
+    /* A strip of fp32 with keys summed over: word [step of keys][query] in `out`, which may be the strip and is for
+     * fp32; then with queries summed over, for the micro-kernels' strip form, in place. */
+    void (*over_keys)(const float *strip, int64_t n_keys, float *out);
+    void (*over_queries)(float *strip, int64_t n_keys);
+    const mz_micro_fn (*panel)[MZ_NV + 1], (*strip)[MZ_NV + 1];
+} mz_attention_form;
+
+extern const mz_attention_form MZ_CPU(attention_floats);
+#ifdef MZ_HAS_PAIRS
+extern const mz_attention_form MZ_CPU(attention_pairs); /* for bf16; probabilities are rounded to it too */
+#endif
+
+MZ_INLINE const mz_attention_form *mz_attention_form_for(mz_dtype dtype)
+{
+#ifdef MZ_HAS_PAIRS
+    if (dtype == MZ_BF16)
+        return &MZ_CPU(attention_pairs);
+#endif
+    (void)dtype;
+    return &MZ_CPU(attention_floats);
+}
+
+MZ_INLINE int64_t mz_steps(const mz_attention_form *form, int64_t n)
+{
+    return (n + form->elements - 1) / form->elements;
+}
+
 /* y[first + q][d] = scale[q] * x[d][q], the inverse, for n <= MZ_QB queries; x has row stride MZ_QB. */
 void MZ_CPU(attention_put)(const float *x, int64_t n, int64_t head_size, const float *scale, mz_dtype dtype,
                            void *y, int64_t base, int64_t token);

@@ -3,21 +3,23 @@
 #include "kernels/check.h"
 #include "kernels/cpu/vmath.h"
 
-/* One thread's buffers, in floats. Q is kept scaled. */
+/* One thread's buffers, in floats. */
 typedef struct layout {
     int64_t panel, vector;                                           /* row strides of [d][key] and of [.][d] */
     int64_t key_panel, value_panel, keys, dk, dv;                    /* of a head */
     int64_t q_columns, q_rows, do_columns, do_rows, strip, grad, dq; /* of a block of queries */
+    int64_t grad_over_keys;                                          /* grad again, as an operand over keys */
     int64_t total;
 } layout;
 
 typedef struct work {
     const mz_attention_grad_args *args;
+    const mz_attention_form *form;
     layout at;
     float *scratch;
 } work;
 
-static layout lay_out(const mz_attention_shape *s)
+static layout lay_out(const mz_attention_shape *s, const mz_attention_form *form)
 {
     layout l = {.panel = mz_panel_stride(s->t_k), .vector = mz_whole_vectors(s->head_size)};
     const int64_t panel = l.panel * s->head_size, rows = l.vector * s->t_k;
@@ -36,6 +38,9 @@ static layout lay_out(const mz_attention_shape *s)
     CUT(do_rows, block_rows);
     CUT(strip, strip);
     CUT(grad, strip);
+    l.grad_over_keys = l.grad;
+    if (form->elements > 1)
+        CUT(grad_over_keys, strip);
 #undef CUT
     l.total = (end + 63) / 64 * 64;
     return l;
@@ -55,7 +60,7 @@ static void row_products(const mz_attention_shape *s, const mz_view *o, const mz
     }
 }
 
-/* The strip's scores become the softmax's probabilities. */
+/* The strip's products of q and k become the softmax's probabilities. */
 static void probabilities(const mz_attention_shape *s, int64_t b, int64_t i0, int64_t n_keys,
                           const float lse[MZ_QB], float *strip)
 {
@@ -64,7 +69,7 @@ static void probabilities(const mz_attention_shape *s, int64_t b, int64_t i0, in
         const int64_t first_hidden = s->key_mask ? 0 : i0 + v + (s->t_k - s->t_q) + 1;
         for (int64_t key = 0; key < n_keys; key++) {
             float *x = strip + key * MZ_QB + v;
-            vf p = vf_exp(vf_load(x) - shift);
+            vf p = vf_exp(vf_fma(vf_load(x), vf_set1(s->scale), -shift));
             if (s->key_mask || (s->causal && key >= first_hidden))
                 p = vf_select(mz_sees_key(s, b, i0, v, key), p, zero);
             vf_store(x, p);
@@ -109,7 +114,7 @@ static void block_grad(const work *w, int64_t b, int64_t h, int64_t i0, float *r
     const mz_attention_grad_args *a = w->args;
     const mz_attention_shape *s = &a->shape;
     const layout *at = &w->at;
-    const mz_micro_fn(*panel)[MZ_NV + 1] = MZ_CPU(micro_panel), (*strips)[MZ_NV + 1] = MZ_CPU(micro_strip);
+    const mz_attention_form *form = w->form;
     const int64_t hs = s->head_size, n = s->t_q - i0 < MZ_QB ? s->t_q - i0 : MZ_QB;
     const int64_t n_keys = mz_visible_keys(s, i0 + n);
     const mz_view q = MZ_VIEW(s, a->q, q, b, h), o = MZ_VIEW(s, a->o, o, b, h), d_o = MZ_VIEW(s, a->d_o, o, b, h);
@@ -126,31 +131,38 @@ static void block_grad(const work *w, int64_t b, int64_t h, int64_t i0, float *r
     row_products(s, &o, &d_o, i0, n, delta);
     memset(q_columns, 0, (size_t)(MZ_QB * hs) * sizeof *q_columns);
     memset(do_columns, 0, (size_t)(MZ_QB * hs) * sizeof *do_columns);
-    MZ_CPU(attention_columns)(&q, s->dtype, i0, n, hs, s->scale, q_columns, MZ_QB);
-    MZ_CPU(attention_columns)(&d_o, s->dtype, i0, n, hs, 1.0f, do_columns, MZ_QB);
-    MZ_CPU(attention_rows)(&q, s->dtype, i0, n, hs, s->scale, q_rows, at->vector);
-    MZ_CPU(attention_rows)(&d_o, s->dtype, i0, n, hs, 1.0f, do_rows, at->vector);
+    form->columns(&q, s->dtype, i0, n, hs, q_columns, MZ_QB);
+    form->columns(&d_o, s->dtype, i0, n, hs, do_columns, MZ_QB);
+    form->rows(&q, s->dtype, i0, n, hs, q_rows, at->vector);
+    form->rows(&d_o, s->dtype, i0, n, hs, do_rows, at->vector);
 
-    mz_tiles(panel, false, n_keys, MZ_QB, hs, room + at->key_panel, at->panel, q_columns, MZ_QB, false, strip,
-             MZ_QB);
+    const int64_t size_steps = mz_steps(form, hs), query_steps = mz_steps(form, n);
+    mz_tiles(form->panel, false, n_keys, MZ_QB, size_steps, room + at->key_panel, at->panel, q_columns, MZ_QB,
+             false, strip, MZ_QB);
     probabilities(s, b, i0, n_keys, lse, strip);
-    mz_tiles(panel, false, n_keys, MZ_QB, hs, room + at->value_panel, at->panel, do_columns, MZ_QB, false, grad,
-             MZ_QB);
+    mz_tiles(form->panel, false, n_keys, MZ_QB, size_steps, room + at->value_panel, at->panel, do_columns, MZ_QB,
+             false, grad, MZ_QB);
     score_gradients(n_keys, delta, dropout_factors(w, b, h, i0, n_keys, room), strip, grad);
 
-    mz_tiles(strips, true, n_keys, at->vector, n, strip, 0, do_rows, at->vector, true, room + at->dv, at->vector);
-    mz_tiles(strips, true, n_keys, at->vector, n, grad, 0, q_rows, at->vector, true, room + at->dk, at->vector);
-    mz_tiles(panel, false, hs, MZ_QB, n_keys, room + at->keys, at->vector, grad, MZ_QB, false, room + at->dq,
-             MZ_QB);
+    form->over_queries(strip, n_keys);
+    mz_tiles(form->strip, true, n_keys, at->vector, query_steps, strip, 0, do_rows, at->vector, true, room + at->dv,
+             at->vector);
+    form->over_keys(grad, n_keys, room + at->grad_over_keys);
+    form->over_queries(grad, n_keys);
+    mz_tiles(form->strip, true, n_keys, at->vector, query_steps, grad, 0, q_rows, at->vector, true, room + at->dk,
+             at->vector);
+    mz_tiles(form->panel, false, hs, MZ_QB, mz_steps(form, n_keys), room + at->keys, at->vector,
+             room + at->grad_over_keys, MZ_QB, false, room + at->dq, MZ_QB);
     MZ_CPU(attention_put)(room + at->dq, n, hs, scale, s->dtype, a->dq, q.base + i0 * q.token, q.token);
 }
 
-static void store_rows(const float *x, int64_t ld, int64_t n, int64_t head_size, mz_dtype dtype, void *y,
-                       const mz_view *at)
+/* y[t][d] = scale * x[t][d] */
+static void store_rows(const float *x, int64_t ld, int64_t n, int64_t head_size, float scale, mz_dtype dtype,
+                       void *y, const mz_view *at)
 {
     for (int64_t t = 0; t < n; t++)
         for (int64_t d = 0; d < head_size; d += VF_N)
-            mz_store_n(y, dtype, at->base + t * at->token + d, vf_load(x + t * ld + d), head_size - d);
+            mz_store_n(y, dtype, at->base + t * at->token + d, vf_load(x + t * ld + d) * scale, head_size - d);
 }
 
 static void head_grad(const work *w, int64_t b, int64_t h, float *room)
@@ -160,15 +172,15 @@ static void head_grad(const work *w, int64_t b, int64_t h, float *room)
     const layout *at = &w->at;
     const mz_view k = MZ_VIEW(s, a->k, k, b, h), v = MZ_VIEW(s, a->v, v, b, h);
     const size_t rows_bytes = (size_t)(at->vector * s->t_k) * sizeof(float);
-    MZ_CPU(attention_columns)(&k, s->dtype, 0, s->t_k, s->head_size, 1.0f, room + at->key_panel, at->panel);
-    MZ_CPU(attention_columns)(&v, s->dtype, 0, s->t_k, s->head_size, 1.0f, room + at->value_panel, at->panel);
-    MZ_CPU(attention_rows)(&k, s->dtype, 0, s->t_k, s->head_size, 1.0f, room + at->keys, at->vector);
+    w->form->columns(&k, s->dtype, 0, s->t_k, s->head_size, room + at->key_panel, at->panel);
+    w->form->columns(&v, s->dtype, 0, s->t_k, s->head_size, room + at->value_panel, at->panel);
+    w->form->rows(&k, s->dtype, 0, s->t_k, s->head_size, room + at->keys, at->vector);
     memset(room + at->dk, 0, rows_bytes);
     memset(room + at->dv, 0, rows_bytes);
     for (int64_t i0 = 0; i0 < s->t_q; i0 += MZ_QB)
         block_grad(w, b, h, i0, room);
-    store_rows(room + at->dk, at->vector, s->t_k, s->head_size, s->dtype, a->dk, &k);
-    store_rows(room + at->dv, at->vector, s->t_k, s->head_size, s->dtype, a->dv, &v);
+    store_rows(room + at->dk, at->vector, s->t_k, s->head_size, s->scale, s->dtype, a->dk, &k);
+    store_rows(room + at->dv, at->vector, s->t_k, s->head_size, 1.0f, s->dtype, a->dv, &v);
 }
 
 static int64_t thread_floats(const mz_attention_shape *s, const layout *at)
@@ -191,7 +203,8 @@ mz_status MZ_CPU(attention_grad)(const mz_attention_grad_args *args, mz_stream *
     const mz_attention_shape *s = &args->shape;
     if (status || s->batch == 0 || s->heads == 0)
         return status;
-    work w = {.args = args, .at = lay_out(s)};
+    const mz_attention_form *form = mz_attention_form_for(s->dtype);
+    work w = {.args = args, .form = form, .at = lay_out(s, form)};
     mz_threads *threads =
         mz_threads_if_worth(stream, s->batch * s->heads * s->t_q * s->t_k * (s->head_size / 8 + 1));
     const int64_t size = thread_floats(s, &w.at) * mz_threads_count(threads);

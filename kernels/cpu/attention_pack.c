@@ -1,23 +1,23 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/philox.h"
 
-MZ_INLINE void rows(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size, float scale,
-                    float *out, int64_t ld)
+MZ_INLINE void rows(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size, float *out,
+                    int64_t ld)
 {
     for (int64_t t = 0; t < n; t++)
         for (int64_t d = 0; d < head_size; d += VF_N)
             vf_store(out + t * ld + d,
-                     scale * mz_load_n(x->data, dtype, x->base + (first + t) * x->token + d, head_size - d));
+                     mz_load_n(x->data, dtype, x->base + (first + t) * x->token + d, head_size - d));
 }
 
-void MZ_CPU(attention_rows)(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size,
-                            float scale, float *out, int64_t ld)
+static void float_rows(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size, float *out,
+                       int64_t ld)
 {
-    MZ_FOR_DTYPE(dtype, rows(x, D, first, n, head_size, scale, out, ld));
+    MZ_FOR_DTYPE(dtype, rows(x, D, first, n, head_size, out, ld));
 }
 
-MZ_INLINE void columns(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size, float scale,
-                       float *out, int64_t ld)
+MZ_INLINE void columns(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size, float *out,
+                       int64_t ld)
 {
     for (int64_t t = 0; t < n; t += VF_N)
         for (int64_t d = 0; d < head_size; d += VF_N) {
@@ -28,19 +28,43 @@ MZ_INLINE void columns(const mz_view *x, mz_dtype dtype, int64_t first, int64_t 
             if (rows_left >= VF_N) {
 #pragma GCC unroll 16
                 for (int r = 0; r < VF_N; r++)
-                    vf_store(to + r * ld, v[r] * scale);
+                    vf_store(to + r * ld, v[r]);
             } else {
                 for (int r = 0; r < rows_left; r++)
-                    vf_store(to + r * ld, v[r] * scale);
+                    vf_store(to + r * ld, v[r]);
             }
         }
 }
 
-void MZ_CPU(attention_columns)(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size,
-                               float scale, float *out, int64_t ld)
+static void float_columns(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int64_t head_size, float *out,
+                          int64_t ld)
 {
-    MZ_FOR_DTYPE(dtype, columns(x, D, first, n, head_size, scale, out, ld));
+    MZ_FOR_DTYPE(dtype, columns(x, D, first, n, head_size, out, ld));
 }
+
+/* A strip of fp32 is either operand as it is. */
+static void as_it_is_over_keys(const float *strip, int64_t n_keys, float *out)
+{
+    (void)strip;
+    (void)n_keys;
+    (void)out;
+}
+
+static void as_it_is_over_queries(float *strip, int64_t n_keys)
+{
+    (void)strip;
+    (void)n_keys;
+}
+
+const mz_attention_form MZ_CPU(attention_floats) = {
+    .elements = 1,
+    .columns = float_columns,
+    .rows = float_rows,
+    .over_keys = as_it_is_over_keys,
+    .over_queries = as_it_is_over_queries,
+    .panel = MZ_CPU(micro_panel),
+    .strip = MZ_CPU(micro_strip),
+};
 
 MZ_INLINE void put(const float *x, int64_t n, int64_t head_size, const float *scale, mz_dtype dtype, void *y,
                    int64_t base, int64_t token)

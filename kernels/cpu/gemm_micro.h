@@ -127,6 +127,11 @@ MZ_INLINE void mz_micro(int mr, int nv, mz_multiply_add multiply_add, int64_t k,
 extern const mz_micro_fn MZ_CPU(micro_panel)[MZ_MR + 1][MZ_NV + 1];
 extern const mz_micro_fn MZ_CPU(micro_block)[MZ_MR + 1][MZ_NV + 1];
 extern const mz_micro_fn MZ_CPU(micro_strip)[MZ_MR + 1][MZ_NV + 1];
+#ifdef MZ_HAS_PAIRS /* a step of k is a word that holds a pair of bf16 */
+extern const mz_micro_fn MZ_CPU(micro_pairs_panel)[MZ_MR + 1][MZ_NV + 1];
+extern const mz_micro_fn MZ_CPU(micro_pairs_block)[MZ_MR + 1][MZ_NV + 1];
+extern const mz_micro_fn MZ_CPU(micro_pairs_strip)[MZ_MR + 1][MZ_NV + 1];
+#endif
 
 /* A whole product by micro-kernels: C[m][n] = A B (add: += ), n a multiple of VF_N, with A in panel form over
  * all of m (a_k >= m) or in strip form (one strip of MZ_NR columns, k <= MZ_NR). */

@@ -123,20 +123,23 @@ static void pack_b(const mz_gemm *g, int64_t j, int64_t n, float *out, float *su
 
 #define DEFINE(mr, nv)                                                                                             \
     MZ_DEFINE_MICRO(panel, mr, nv, vf_dot_pairs, 1, a_k, false)                                                    \
-    MZ_DEFINE_MICRO(block, mr, nv, vf_dot_pairs, VF_N, 1, true)
+    MZ_DEFINE_MICRO(block, mr, nv, vf_dot_pairs, VF_N, 1, true)                                                    \
+    MZ_DEFINE_MICRO(strip, mr, nv, vf_dot_pairs, MZ_NR, 1, false)
 
 MZ_MICRO_ROWS(DEFINE)
 
 #define PANEL(mr, nv) [mr][nv] = panel_##mr##_##nv,
 #define BLOCK(mr, nv) [mr][nv] = block_##mr##_##nv,
+#define STRIP(mr, nv) [mr][nv] = strip_##mr##_##nv,
 
-static const mz_micro_fn micro_panel[MZ_MR + 1][MZ_NV + 1] = {MZ_MICRO_ROWS(PANEL)};
-static const mz_micro_fn micro_block[MZ_MR + 1][MZ_NV + 1] = {MZ_MICRO_ROWS(BLOCK)};
+const mz_micro_fn MZ_CPU(micro_pairs_panel)[MZ_MR + 1][MZ_NV + 1] = {MZ_MICRO_ROWS(PANEL)};
+const mz_micro_fn MZ_CPU(micro_pairs_block)[MZ_MR + 1][MZ_NV + 1] = {MZ_MICRO_ROWS(BLOCK)};
+const mz_micro_fn MZ_CPU(micro_pairs_strip)[MZ_MR + 1][MZ_NV + 1] = {MZ_MICRO_ROWS(STRIP)};
 
 const mz_gemm_form MZ_CPU(gemm_pairs) = {
     .elements = 2,
     .pack_a = pack_a,
     .pack_b = pack_b,
-    .panel = micro_panel,
-    .block = micro_block,
+    .panel = MZ_CPU(micro_pairs_panel),
+    .block = MZ_CPU(micro_pairs_block),
 };

@@ -33,6 +33,20 @@ MZ_INLINE void vf_zip_pairs(vf a, vf b, vf *low, vf *high)
     *high = (vf)_mm512_permutex2var_epi16((__m512i)a, (__m512i)second, (__m512i)b);
 }
 
+/* Rounded to bf16: pairs of early[i] and late[i], and the elements of `first` followed by those of `second`. */
+MZ_INLINE vf vf_pairs_of(vf early, vf late)
+{
+    vu where; /* lane by lane: of early, then of late */
+    for (int i = 0; i < VF_N; i++)
+        where[i] = (uint32_t)i | (uint32_t)(i + VF_N) << 16;
+    return (vf)_mm512_permutexvar_epi16((__m512i)where, (__m512i)_mm512_cvtne2ps_pbh((__m512)late, (__m512)early));
+}
+
+MZ_INLINE vf vf_narrow(vf first, vf second)
+{
+    return (vf)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+}
+
 /* The earlier and the later elements as fp32. */
 MZ_INLINE vf vf_pairs_even(vf pairs)
 {
