@@ -16,7 +16,8 @@
 #include "core/error.h"
 #include "core/memory.h"
 
-static const double spin_seconds = 20e-6;
+/* Longer than what the calling thread does alone within a training step of a small model. */
+static const double spin_seconds = 100e-6;
 
 typedef struct worker {
     pthread_t thread;
