@@ -154,16 +154,12 @@ mz_status mz_gpu_comm_issue(mz_gpu_comm *gpu, const mz_collective *what, mz_stre
     return status;
 }
 
+#ifdef HAVE_NCCL
 /* The watch's. */
 static mz_status check(void *context)
 {
     mz_gpu_comm *gpu = context;
-    (void)gpu;
-#ifdef HAVE_NCCL
     return mz_nccl_check(gpu->node);
-#else
-    return MZ_OK;
-#endif
 }
 
 static void give_up(void *context, mz_status status, const char *message)
@@ -175,7 +171,6 @@ static void give_up(void *context, mz_status status, const char *message)
 
 static mz_status open_node(mz_gpu_comm *gpu)
 {
-#ifdef HAVE_NCCL
     mz_comm *comm = gpu->comm;
     size_t page = 4096, bytes = (mz_shm_sync_bytes(comm->layout.size) + page - 1) / page * page;
     gpu->sync.segment = &gpu->segment;
@@ -196,13 +191,16 @@ static mz_status open_node(mz_gpu_comm *gpu)
                                       .check = check,
                                       .abort = give_up};
     return status ? status : mz_watch_create(&options, &gpu->watch);
+}
 #else
+static mz_status open_node(mz_gpu_comm *gpu)
+{
     return mz_fail(MZ_ERR_UNSUPPORTED,
                    "%d ranks on %s: this build has no NCCL, which collectives between GPUs need; configure it "
                    "--with-nccl, start one rank, or give --device cpu",
                    gpu->comm->layout.size, gpu->comm->device->label);
-#endif
 }
+#endif
 
 mz_status mz_gpu_comm_create(mz_comm *comm, mz_gpu_comm **out)
 {
