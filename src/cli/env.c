@@ -16,6 +16,9 @@
 #include "core/memory.h"
 #include "core/threads.h"
 #include "device/device.h"
+#ifdef HAVE_NCCL
+#include "comm/nccl.h"
+#endif
 
 #define N(table) ((int)(sizeof(table) / sizeof((table)[0])))
 
@@ -92,6 +95,17 @@ static json_t *system_name(void)
     return json_sprintf("%s %s %s", name.sysname, name.release, name.machine);
 }
 
+static json_t *nccl_version(void)
+{
+#ifdef HAVE_NCCL
+    char text[32];
+    mz_nccl_version(text, sizeof text);
+    return json_string(text);
+#else
+    return json_string("no");
+#endif
+}
+
 static json_t *gather(void)
 {
     json_t *env = json_object();
@@ -110,6 +124,7 @@ static json_t *gather(void)
 #else
     json_object_set_new(env, "wire", json_string("mpi"));
 #endif
+    json_object_set_new(env, "nccl", nccl_version());
     json_object_set_new(env, "cuda_devices", json_integer(mz_device_count("cuda")));
     json_object_set_new(env, "cores", json_integer(mz_cores_available()));
     json_object_set_new(env, "memory_bytes", json_integer((json_int_t)mz_memory_total()));

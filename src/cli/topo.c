@@ -29,6 +29,7 @@ typedef struct rank_facts {
     char host[256];
     int cores, gpus;
     double memory_bytes;
+    char gpu[192];      /* the one that the rank would compute on; empty: none */
     char networks[256]; /* as UCX sees them; empty: none, or not built with it */
 } rank_facts;
 
@@ -47,15 +48,30 @@ static mz_status find_networks(char *text, size_t bytes)
 #endif
 }
 
+/* Opens it, as a training job does: that also keeps the rank to the cores near it. */
+static mz_status find_gpu(const mz_world *world, rank_facts *facts)
+{
+    mz_device *device = NULL;
+    if (facts->gpus == 0)
+        return MZ_OK;
+    mz_status status = mz_world_open_device(world, "cuda", 1, &device);
+    if (status == MZ_OK) {
+        snprintf(facts->gpu, sizeof facts->gpu, "%s at %s", device->label, device->address);
+        facts->cores = mz_cores_available();
+    }
+    mz_device_close(device);
+    return status;
+}
+
 static json_t *to_json(const mz_world *world, const rank_facts *facts)
 {
     json_t *ranks = json_array();
     for (int r = 0; r < world->size; r++)
-        json_array_append_new(ranks,
-                              json_pack("{s:i, s:i, s:i, s:s, s:i, s:i, s:f, s:s}", "rank", r, "node",
-                                        world->node_of[r], "local_rank", world->local_rank_of[r], "host",
-                                        facts[r].host, "cores", facts[r].cores, "gpus", facts[r].gpus,
-                                        "memory_bytes", facts[r].memory_bytes, "networks", facts[r].networks));
+        json_array_append_new(ranks, json_pack("{s:i, s:i, s:i, s:s, s:i, s:i, s:s, s:f, s:s}", "rank", r, "node",
+                                               world->node_of[r], "local_rank", world->local_rank_of[r], "host",
+                                               facts[r].host, "cores", facts[r].cores, "gpus", facts[r].gpus, "gpu",
+                                               facts[r].gpu, "memory_bytes", facts[r].memory_bytes, "networks",
+                                               facts[r].networks));
     return json_pack("{s:i, s:i, s:s, s:o}", "ranks", world->size, "nodes", world->n_nodes, "wire", world->wire,
                      "layout", ranks);
 }
@@ -77,6 +93,9 @@ static void print_text(const mz_world *world, const rank_facts *facts)
             printf(" %d", r);
         }
         printf("%s%s\n", lead && *lead->networks ? "; networks: " : "", lead ? lead->networks : "");
+        for (int r = 0; r < world->size; r++)
+            if (world->node_of[r] == node && *facts[r].gpu)
+                printf("  rank %d: %s, %d cores near it\n", r, facts[r].gpu, facts[r].cores);
     }
 }
 
@@ -99,6 +118,8 @@ static mz_status run(mz_world *world, const void *target)
     memcpy(mine.host, world->host, sizeof mine.host);
     rank_facts *all = mz_calloc((size_t)world->size, sizeof *all);
     mz_status status = all ? find_networks(mine.networks, sizeof mine.networks) : MZ_ERR_MEMORY;
+    if (status == MZ_OK)
+        status = find_gpu(world, &mine);
     status = mz_agree(world, status, "gathering the topology");
     if (status == MZ_OK) {
         MPI_Gather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, 0, world->comm);
