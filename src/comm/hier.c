@@ -21,13 +21,11 @@ static mz_status take_buffers(mz_hier *hier, size_t chunk_bytes)
     piece = (piece > LEAST_PIECE_BYTES ? piece : LEAST_PIECE_BYTES) / ALIGNMENT * ALIGNMENT;
     hier->piece_bytes = piece;
     hier->staging = mz_alloc_aligned(MZ_VOYAGE_WINDOW * 2 * n_nodes * piece);
-    hier->requests = mz_calloc(MZ_VOYAGE_WINDOW * 2 * n_nodes, sizeof(mz_wire_request *));
     hier->node_segments = mz_calloc(n_nodes, sizeof *hier->node_segments);
     hier->sources = mz_calloc(n_nodes, sizeof *hier->sources);
-    if (!hier->staging || !hier->requests || !hier->node_segments || !hier->sources)
+    if (!hier->staging || !hier->node_segments || !hier->sources)
         return MZ_ERR_MEMORY;
     for (size_t i = 0; i < MZ_VOYAGE_WINDOW; i++) {
-        hier->flights[i].requests = hier->requests + i * 2 * n_nodes;
         hier->flights[i].partial = hier->staging + i * 2 * n_nodes * piece;
         hier->flights[i].inbox = hier->flights[i].partial + n_nodes * piece;
     }
@@ -38,7 +36,7 @@ static mz_status open_wire(mz_hier *hier, MPI_Comm group, const char *wire, bool
 {
     const mz_layout *layout = hier->layout;
     const mz_members members = {layout->world_ranks, layout->rank, layout->size};
-    int max_requests = MZ_VOYAGE_WINDOW * 2 * layout->n_nodes;
+    int max_requests = 2 * MZ_LEG_WINDOW;
 #ifdef HAVE_UCX
     if (strcmp(wire, "ucx") == 0) {
         int *rail = mz_alloc((size_t)layout->n_nodes * sizeof *rail);
@@ -101,7 +99,6 @@ void mz_hier_destroy(mz_hier *hier)
     if (hier->wire)
         hier->wire->ops->destroy(hier->wire);
     mz_free(hier->staging);
-    mz_free(hier->requests);
     mz_free(hier->node_segments);
     mz_free(hier->sources);
     mz_free(hier);
@@ -133,15 +130,16 @@ mz_status mz_hier_barrier(mz_hier *hier, const mz_op_info *op)
     if (!hier->wire || status)
         return status;
     /* Who hears from a rank of another node knows that all ranks there came to their node's barrier. */
-    const mz_layout *layout = hier->layout;
-    mz_flight *f = &hier->flights[0];
-    for (int m = 0; m < layout->n_nodes && !status; m++) {
-        if (m == layout->node)
+    int n_nodes = hier->layout->n_nodes, node = hier->layout->node;
+    for (int k = 1; k < n_nodes + MZ_LEG_WINDOW; k++) {
+        mz_leg *leg = &hier->legs[k % MZ_LEG_WINDOW];
+        mz_status landed = mz_leg_land(hier, op, leg);
+        status = status ? status : landed;
+        if (k >= n_nodes || status)
             continue;
-        status = mz_flight_recv(hier, op, f, mz_rail_rank(hier, m), f->inbox, 0);
+        status = mz_leg_recv(hier, op, leg, (node + n_nodes - k) % n_nodes, NULL, 0);
         if (!status)
-            status = mz_flight_send(hier, op, f, mz_rail_rank(hier, m), f->partial, 0);
+            status = mz_leg_send(hier, op, leg, (node + k) % n_nodes, NULL, 0);
     }
-    mz_status landed = mz_flight_land(hier, op, f);
-    return status ? status : landed;
+    return status;
 }

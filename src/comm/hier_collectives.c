@@ -6,21 +6,24 @@
 
 static mz_status gather_depart(const mz_voyage *v, mz_flight *f)
 {
-    mz_hier *hier = v->hier;
-    const mz_layout *layout = hier->layout;
+    const mz_layout *layout = v->hier->layout;
     size_t bytes = (size_t)f->piece.count * v->element;
     char *own = mz_piece_recv(&f->piece, layout->rank, v->element);
     const char *given = mz_piece_send(&f->piece, 0, v->element);
     if (own != given)
         memcpy(own, given, bytes);
-    mz_status status = MZ_OK;
-    for (int k = 1; k < layout->n_nodes && !status; k++) {
-        int from = mz_rail_rank(hier, (layout->node + layout->n_nodes - k) % layout->n_nodes);
-        int to = mz_rail_rank(hier, (layout->node + k) % layout->n_nodes);
-        status = mz_flight_recv(hier, v->op, f, from, mz_piece_recv(&f->piece, from, v->element), bytes);
-        if (!status)
-            status = mz_flight_send(hier, v->op, f, to, own, bytes);
-    }
+    return MZ_OK;
+}
+
+static mz_status gather_exchange(const mz_voyage *v, mz_leg *leg, int to, int from)
+{
+    mz_hier *hier = v->hier;
+    const mz_piece *piece = &leg->flight->piece;
+    size_t bytes = (size_t)piece->count * v->element;
+    mz_status status =
+        mz_leg_recv(hier, v->op, leg, from, mz_piece_recv(piece, mz_rail_rank(hier, from), v->element), bytes);
+    if (!status)
+        status = mz_leg_send(hier, v->op, leg, to, mz_piece_recv(piece, hier->layout->rank, v->element), bytes);
     return status;
 }
 
@@ -49,6 +52,7 @@ mz_status mz_hier_all_gather(mz_hier *hier, const mz_op_info *op, const mz_segme
                          .element = mz_dtype_size(dtype),
                          .dtype = dtype,
                          .depart = gather_depart,
+                         .exchange = gather_exchange,
                          .arrive = gather_arrive};
     return mz_voyage_run(&v, segments, n);
 }
@@ -57,28 +61,26 @@ static mz_status scatter_depart(const mz_voyage *v, mz_flight *f)
 {
     mz_hier *hier = v->hier;
     const mz_layout *layout = hier->layout;
+    if (!hier->node)
+        return MZ_OK;
+    for (int m = 0; m < layout->n_nodes; m++)
+        hier->node_segments[m] = (mz_segment){.send = mz_piece_send(&f->piece, layout->first[m], v->element),
+                                              .recv = f->partial + (size_t)m * hier->piece_bytes,
+                                              .count = f->piece.count,
+                                              .stride = f->piece.segment->stride * layout->step};
+    return hier->node->ops->reduce_scatter(hier->node, v->op, hier->node_segments, layout->n_nodes, v->dtype,
+                                           v->dtype, v->scale, false, NULL);
+}
+
+static mz_status scatter_exchange(const mz_voyage *v, mz_leg *leg, int to, int from)
+{
+    mz_hier *hier = v->hier;
+    mz_flight *f = leg->flight;
     size_t bytes = (size_t)f->piece.count * v->element;
-    mz_status status = MZ_OK;
-    if (hier->node) {
-        for (int m = 0; m < layout->n_nodes; m++)
-            hier->node_segments[m] = (mz_segment){.send = mz_piece_send(&f->piece, layout->first[m], v->element),
-                                                  .recv = f->partial + (size_t)m * hier->piece_bytes,
-                                                  .count = f->piece.count,
-                                                  .stride = f->piece.segment->stride * layout->step};
-        status = hier->node->ops->reduce_scatter(hier->node, v->op, hier->node_segments, layout->n_nodes, v->dtype,
-                                                 v->dtype, v->scale, false, NULL);
-    }
-    for (int k = 1; k < layout->n_nodes && !status; k++) {
-        int m_from = (layout->node + layout->n_nodes - k) % layout->n_nodes,
-            m_to = (layout->node + k) % layout->n_nodes;
-        int from = mz_rail_rank(hier, m_from), to = mz_rail_rank(hier, m_to);
-        const char *out =
-            hier->node ? f->partial + (size_t)m_to * hier->piece_bytes : mz_piece_send(&f->piece, to, v->element);
-        status = mz_flight_recv(hier, v->op, f, from, f->inbox + (size_t)m_from * hier->piece_bytes, bytes);
-        if (!status)
-            status = mz_flight_send(hier, v->op, f, to, out, bytes);
-    }
-    return status;
+    const char *out = hier->node ? f->partial + (size_t)to * hier->piece_bytes
+                                 : mz_piece_send(&f->piece, mz_rail_rank(hier, to), v->element);
+    mz_status status = mz_leg_recv(hier, v->op, leg, from, f->inbox + (size_t)from * hier->piece_bytes, bytes);
+    return status ? status : mz_leg_send(hier, v->op, leg, to, out, bytes);
 }
 
 static mz_status scatter_arrive(const mz_voyage *v, mz_flight *f)
@@ -111,26 +113,27 @@ mz_status mz_hier_reduce_scatter(mz_hier *hier, const mz_op_info *op, const mz_s
                          .scale = scale,
                          .accumulate = accumulate,
                          .depart = scatter_depart,
+                         .exchange = scatter_exchange,
                          .arrive = scatter_arrive};
     return mz_voyage_run(&v, segments, n);
 }
 
-/* The root's rail carries everything, then each node spreads it. */
-static mz_status broadcast_depart(const mz_voyage *v, mz_flight *f)
+/* The root's rail carries everything, then each node spreads it. Who receives says that it is there, with an empty
+ * message per piece, so that the root does not pour all into a late rank's memory. */
+static mz_status broadcast_exchange(const mz_voyage *v, mz_leg *leg, int to, int from)
 {
     mz_hier *hier = v->hier;
-    const mz_layout *layout = hier->layout;
-    size_t bytes = (size_t)f->piece.count * v->element;
+    const mz_piece *piece = &leg->flight->piece;
+    size_t bytes = (size_t)piece->count * v->element;
     mz_status status = MZ_OK;
-    if (layout->rank == v->root) {
-        for (int m = 0; m < layout->n_nodes && !status; m++)
-            if (m != layout->node)
-                status = mz_flight_send(hier, v->op, f, mz_rail_rank(hier, m),
-                                        mz_piece_send(&f->piece, 0, v->element), bytes);
-    } else {
-        for (int m = 0; m < layout->n_nodes && !status; m++)
-            if (mz_rail_rank(hier, m) == v->root)
-                status = mz_flight_recv(hier, v->op, f, v->root, mz_piece_recv(&f->piece, 0, v->element), bytes);
+    if (hier->layout->rank == v->root) {
+        status = mz_leg_recv(hier, v->op, leg, to, NULL, 0);
+        if (!status)
+            status = mz_leg_send(hier, v->op, leg, to, mz_piece_send(piece, 0, v->element), bytes);
+    } else if (mz_rail_rank(hier, from) == v->root) {
+        status = mz_leg_recv(hier, v->op, leg, from, mz_piece_recv(piece, 0, v->element), bytes);
+        if (!status)
+            status = mz_leg_send(hier, v->op, leg, from, NULL, 0);
     }
     return status;
 }
@@ -173,7 +176,7 @@ mz_status mz_hier_broadcast(mz_hier *hier, const mz_op_info *op, const mz_segmen
                          .element = mz_dtype_size(dtype),
                          .dtype = dtype,
                          .root = root,
-                         .depart = broadcast_depart,
+                         .exchange = broadcast_exchange,
                          .arrive = broadcast_arrive};
     return mz_voyage_run(&v, segments, n);
 }

@@ -46,3 +46,8 @@ TESTS += tests/comm/watch.np3 tests/comm/world.np4 tests/comm/agree.np4 tests/co
 	tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6
+
+# Several nodes on one machine
+EXTRA_DIST += tests/cluster/cluster
+check_PROGRAMS += tests/cluster/traffic
+tests_cluster_traffic_SOURCES = tests/cluster/traffic.c

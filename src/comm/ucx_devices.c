@@ -6,27 +6,9 @@
 #include "core/error.h"
 #include "core/memory.h"
 
-/* Adds "device (transport)"; a device that several transports serve comes last with the others, in one bracket. */
-static mz_status add_device(char **text, const uct_tl_resource_desc_t *found)
-{
-    char device[UCT_DEVICE_NAME_MAX + 3];
-    snprintf(device, sizeof device, "%s (", found->dev_name);
-    const char *known = strstr(*text, device);
-    char *longer;
-    if (known) {
-        int head = (int)(strchr(known, ')') - *text);
-        longer = mz_strprintf("%.*s, %s%s", head, *text, found->tl_name, *text + head);
-    } else {
-        longer = mz_strprintf("%s%s%s%s)", *text, **text ? ", " : "", device, found->tl_name);
-    }
-    if (!longer)
-        return MZ_ERR_MEMORY;
-    mz_free(*text);
-    *text = longer;
-    return MZ_OK;
-}
+typedef mz_status (*device_fn)(void *arg, const uct_tl_resource_desc_t *device);
 
-static mz_status add_domain(char **text, uct_component_h component, const char *name)
+static mz_status visit_domain(uct_component_h component, const char *name, device_fn visit, void *arg)
 {
     uct_md_config_t *config = NULL;
     uct_md_h domain = NULL;
@@ -42,14 +24,14 @@ static mz_status add_domain(char **text, uct_component_h component, const char *
     if (uct_md_query_tl_resources(domain, &resources, &n) == UCS_OK) {
         for (unsigned i = 0; i < n && !status; i++)
             if (resources[i].dev_type == UCT_DEVICE_TYPE_NET)
-                status = add_device(text, &resources[i]);
+                status = visit(arg, &resources[i]);
         uct_release_tl_resource_list(resources);
     }
     uct_md_close(domain);
     return status;
 }
 
-static mz_status add_component(char **text, uct_component_h component)
+static mz_status visit_component(uct_component_h component, device_fn visit, void *arg)
 {
     uct_component_attr_t count = {.field_mask = UCT_COMPONENT_ATTR_FIELD_MD_RESOURCE_COUNT};
     if (uct_component_query(component, &count) != UCS_OK || !count.md_resource_count)
@@ -60,29 +42,68 @@ static mz_status add_component(char **text, uct_component_h component)
     mz_status status = domains.md_resources ? MZ_OK : MZ_ERR_MEMORY;
     if (!status && uct_component_query(component, &domains) == UCS_OK)
         for (unsigned i = 0; i < count.md_resource_count && !status; i++)
-            status = add_domain(text, component, domains.md_resources[i].md_name);
+            status = visit_domain(component, domains.md_resources[i].md_name, visit, arg);
     mz_free(domains.md_resources);
     return status;
 }
 
-mz_status mz_ucx_devices(char **out)
+/* Calls visit for every pair of a network device and a transport. */
+static mz_status visit_devices(device_fn visit, void *arg)
 {
     uct_component_h *components = NULL;
     unsigned n = 0;
     mz_status status = mz_ucx_check(uct_query_components(&components, &n), "uct_query_components");
     if (status)
         return status;
-    char *text = mz_strdup("");
-    status = text ? MZ_OK : MZ_ERR_MEMORY;
     for (unsigned i = 0; i < n && !status; i++)
-        status = add_component(&text, components[i]);
+        status = visit_component(components[i], visit, arg);
     uct_release_component_list(components);
+    return status;
+}
+
+/* Adds "device (transport)"; transports of one device stand in one bracket. */
+static mz_status add_to_text(void *arg, const uct_tl_resource_desc_t *found)
+{
+    char **text = arg, *longer;
+    char device[UCT_DEVICE_NAME_MAX + 3];
+    snprintf(device, sizeof device, "%s (", found->dev_name);
+    const char *known = strstr(*text, device);
+    if (known) {
+        int head = (int)(strchr(known, ')') - *text);
+        longer = mz_strprintf("%.*s, %s%s", head, *text, found->tl_name, *text + head);
+    } else {
+        longer = mz_strprintf("%s%s%s%s)", *text, **text ? ", " : "", device, found->tl_name);
+    }
+    if (!longer)
+        return MZ_ERR_MEMORY;
+    mz_free(*text);
+    *text = longer;
+    return MZ_OK;
+}
+
+mz_status mz_ucx_devices(char **out)
+{
+    char *text = mz_strdup("");
+    mz_status status = text ? visit_devices(add_to_text, &text) : MZ_ERR_MEMORY;
     if (status) {
         mz_free(text);
         return status;
     }
     *out = text;
     return MZ_OK;
+}
+
+static mz_status note_other_than_tcp(void *arg, const uct_tl_resource_desc_t *found)
+{
+    bool *only_tcp = arg;
+    *only_tcp = *only_tcp && strcmp(found->tl_name, "tcp") == 0;
+    return MZ_OK;
+}
+
+mz_status mz_ucx_only_tcp(bool *only_tcp)
+{
+    *only_tcp = true;
+    return visit_devices(note_other_than_tcp, only_tcp);
 }
 
 const char *mz_ucx_version(void)

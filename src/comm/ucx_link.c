@@ -1,6 +1,7 @@
 #include "comm/ucx_link.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -51,9 +52,16 @@ static mz_status open_worker(mz_ucx_link *link)
     const ucp_worker_params_t serial = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
                                         .thread_mode = UCS_THREAD_MODE_SERIALIZED};
     ucp_config_t *config = NULL;
-    mz_status status = mz_ucx_check(ucp_config_read(NULL, NULL, &config), "ucp_config_read");
+    bool only_tcp = false;
+    mz_status status = mz_ucx_only_tcp(&only_tcp);
+    if (!status)
+        status = mz_ucx_check(ucp_config_read(NULL, NULL, &config), "ucp_config_read");
     if (status)
         return status;
+    /* A rendezvous' handshake would queue on the link behind the data of the pieces before. Networks that copy by
+     * themselves are worth it; over TCP pieces go at once. */
+    if (only_tcp && !getenv("UCX_RNDV_THRESH"))
+        ucp_config_modify(config, "RNDV_THRESH", "inf");
     status = mz_ucx_check(ucp_init(&parameters, config, &link->context), "ucp_init");
     ucp_config_release(config);
     if (!status)

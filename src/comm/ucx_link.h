@@ -77,6 +77,9 @@ void mz_ucx_link_turn(mz_ucx_link *link, double since);
 
 void *mz_ucx_progress_thread(void *link);
 
+/* Is TCP the only way to other machines that UCX finds? */
+mz_status mz_ucx_only_tcp(bool *only_tcp);
+
 /* MZ_ERR_COMM with UCX's own text and the name of the call. */
 mz_status mz_ucx_check(ucs_status_t status, const char *call);
 

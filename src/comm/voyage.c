@@ -10,54 +10,91 @@ int mz_rail_rank(const mz_hier *hier, int m)
     return mz_layout_rank(hier->layout, m, hier->layout->local);
 }
 
-mz_status mz_flight_recv(mz_hier *hier, const mz_op_info *op, mz_flight *f, int peer, void *data, size_t bytes)
+mz_status mz_leg_recv(mz_hier *hier, const mz_op_info *op, mz_leg *leg, int m, void *data, size_t bytes)
 {
-    mz_wire_request **request = &f->requests[f->n_requests];
-    mz_status status = hier->wire->ops->recv(hier->wire, op, peer, data, bytes, request);
-    f->n_requests += *request != NULL; /* also after some failures, and then to be waited for */
+    mz_wire_request **request = &leg->requests[leg->n_requests];
+    mz_status status = hier->wire->ops->recv(hier->wire, op, mz_rail_rank(hier, m), data, bytes, request);
+    leg->n_requests += *request != NULL; /* also after some failures, and then to be waited for */
     return status;
 }
 
-mz_status mz_flight_send(mz_hier *hier, const mz_op_info *op, mz_flight *f, int peer, const void *data,
-                         size_t bytes)
+mz_status mz_leg_send(mz_hier *hier, const mz_op_info *op, mz_leg *leg, int m, const void *data, size_t bytes)
 {
-    mz_wire_request **request = &f->requests[f->n_requests];
-    mz_status status = hier->wire->ops->send(hier->wire, op, peer, data, bytes, request);
-    f->n_requests += *request != NULL;
+    mz_wire_request **request = &leg->requests[leg->n_requests];
+    mz_status status = hier->wire->ops->send(hier->wire, op, mz_rail_rank(hier, m), data, bytes, request);
+    leg->n_requests += *request != NULL;
     return status;
 }
 
-mz_status mz_flight_land(mz_hier *hier, const mz_op_info *op, mz_flight *f)
+mz_status mz_leg_land(mz_hier *hier, const mz_op_info *op, mz_leg *leg)
 {
-    mz_status status = hier->wire->ops->wait(hier->wire, op, f->requests, f->n_requests);
-    f->n_requests = 0;
+    mz_status status = hier->wire->ops->wait(hier->wire, op, leg->requests, leg->n_requests);
+    leg->n_requests = 0;
     return status;
 }
 
-/* Sends all pieces through both stages, the wire up to MZ_VOYAGE_WINDOW pieces ahead. */
+/* How far a voyage is. Pieces and legs are numbered; each uses the place of its number modulo the window. */
+typedef struct progress {
+    mz_cursor cursor;
+    int64_t departed, arrived; /* pieces */
+    int64_t started, landed;   /* legs */
+    int next_leg;              /* of the piece that departed last; past the last one: it has none left */
+    bool more;
+} progress;
+
+/* The piece whose legs are to be started: the present one, or the next. NULL: there is none, or no room for it yet.
+ */
+static mz_flight *piece_at_hand(const mz_voyage *v, progress *p, mz_status *status)
+{
+    mz_hier *hier = v->hier;
+    if (p->next_leg < hier->layout->n_nodes)
+        return &hier->flights[(p->departed - 1) % MZ_VOYAGE_WINDOW];
+    if (!p->more || p->departed - p->arrived == MZ_VOYAGE_WINDOW)
+        return NULL;
+    mz_flight *next = &hier->flights[p->departed % MZ_VOYAGE_WINDOW];
+    p->more = mz_cursor_next(&p->cursor, piece_count(hier, v->dtype), &next->piece);
+    if (!p->more)
+        return NULL;
+    p->departed++;
+    p->next_leg = 1;
+    if (v->depart)
+        *status = v->depart(v, next);
+    return next;
+}
+
+/* Starts the next leg, if there is one and room for it. */
+static bool start_leg(const mz_voyage *v, progress *p, mz_status *status)
+{
+    mz_hier *hier = v->hier;
+    int n_nodes = hier->layout->n_nodes, node = hier->layout->node;
+    if (*status || p->started - p->landed == MZ_LEG_WINDOW)
+        return false;
+    mz_flight *flight = piece_at_hand(v, p, status);
+    if (!flight || *status)
+        return false;
+    mz_leg *leg = &hier->legs[p->started++ % MZ_LEG_WINDOW];
+    *leg = (mz_leg){.flight = flight, .k = p->next_leg++};
+    *status = v->exchange(v, leg, (node + leg->k) % n_nodes, (node + n_nodes - leg->k) % n_nodes);
+    return true;
+}
+
 mz_status mz_voyage_run(const mz_voyage *v, const mz_segment *segments, int n)
 {
     mz_hier *hier = v->hier;
-    mz_cursor cursor = {segments, n, 0, 0};
-    int64_t limit = piece_count(hier, v->dtype), departed = 0, arrived = 0;
-    bool more = true;
+    progress p = {.cursor = {segments, n, 0, 0}, .next_leg = hier->layout->n_nodes, .more = true};
     mz_status status = MZ_OK;
     for (;;) {
-        mz_flight *next = &hier->flights[departed % MZ_VOYAGE_WINDOW];
-        if (more && !status && departed - arrived < MZ_VOYAGE_WINDOW) {
-            more = mz_cursor_next(&cursor, limit, &next->piece);
-            if (more) {
-                departed++;
-                status = v->depart(v, next);
-            }
-            continue;
-        }
-        if (arrived == departed)
+        while (start_leg(v, &p, &status))
+            ;
+        if (p.landed == p.started)
             return status;
-        mz_flight *oldest = &hier->flights[arrived++ % MZ_VOYAGE_WINDOW];
-        mz_status landed = mz_flight_land(hier, v->op, oldest); /* after a failure too: it frees the requests */
+        mz_leg *oldest = &hier->legs[p.landed++ % MZ_LEG_WINDOW];
+        mz_status landed = mz_leg_land(hier, v->op, oldest); /* after a failure too: it frees the requests */
         status = status ? status : landed;
-        if (!status)
-            status = v->arrive(v, oldest);
+        if (oldest->k == hier->layout->n_nodes - 1) {
+            p.arrived++;
+            if (!status)
+                status = v->arrive(v, oldest->flight);
+        }
     }
 }

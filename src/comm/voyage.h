@@ -1,21 +1,32 @@
-/* A collective's way between nodes, cut into pieces: while one is worked on inside the node, the next are on the
- * wire. */
+/* A collective's way between nodes, cut into pieces, and each piece into legs: in leg k a rank sends to the k-th
+ * node after its own and receives from the k-th before it. So every link carries one peer's data in each direction
+ * at a time, in the same order everywhere, and no node is flooded by all others at once. A few legs are on the wire
+ * together, which hides what it takes to start and finish them, and the work inside the nodes. */
 #ifndef MZ_COMM_VOYAGE_H
 #define MZ_COMM_VOYAGE_H
 
 #include "comm/cursor.h"
 #include "comm/hier.h"
 
-enum { MZ_VOYAGE_WINDOW = 2 }; /* pieces on their way at once */
+enum {
+    MZ_VOYAGE_WINDOW = 3, /* pieces on their way at once */
+    MZ_LEG_WINDOW = 4     /* legs on the wire at once */
+};
 
 /* A piece of the collective that is on its way. */
 typedef struct mz_flight {
     mz_piece piece;
-    mz_wire_request **requests; /* [2 * (n_nodes - 1)] */
-    int n_requests;
     char *partial; /* [n_nodes][piece_bytes]: this node's sums for each node */
     char *inbox;   /* [n_nodes][piece_bytes]: other nodes' sums for this rank */
 } mz_flight;
+
+/* A leg on the wire: a message in each direction, or one, or none. */
+typedef struct mz_leg {
+    mz_flight *flight;
+    int k;
+    mz_wire_request *requests[2];
+    int n_requests;
+} mz_leg;
 
 struct mz_hier {
     const mz_layout *layout;
@@ -23,13 +34,14 @@ struct mz_hier {
     mz_wire_transport *wire; /* NULL: one node */
     size_t piece_bytes;      /* of one rank's block */
     mz_flight flights[MZ_VOYAGE_WINDOW];
-    char *staging;              /* of the flights' partials and inboxes */
-    mz_wire_request **requests; /* of the flights */
-    mz_segment *node_segments;  /* [n_nodes] */
-    const void **sources;       /* [n_nodes] */
+    mz_leg legs[MZ_LEG_WINDOW];
+    char *staging;             /* of the flights' partials and inboxes */
+    mz_segment *node_segments; /* [n_nodes] */
+    const void **sources;      /* [n_nodes] */
 };
 
-/* What one collective does with a piece: start it on the wire, and finish it once it has landed. */
+/* What one collective does with a piece: make it ready, exchange it leg by leg, and finish it once all has landed.
+ */
 typedef struct mz_voyage {
     mz_hier *hier;
     const mz_op_info *op;
@@ -38,20 +50,20 @@ typedef struct mz_voyage {
     float scale;
     bool accumulate;
     int root;
-    mz_status (*depart)(const struct mz_voyage *voyage, mz_flight *flight);
+    mz_status (*depart)(const struct mz_voyage *voyage, mz_flight *flight); /* NULL: it is ready as it is */
+    /* to, from: the nodes of leg k */
+    mz_status (*exchange)(const struct mz_voyage *voyage, mz_leg *leg, int to, int from);
     mz_status (*arrive)(const struct mz_voyage *voyage, mz_flight *flight);
 } mz_voyage;
 
-/* Takes all pieces of the segments through both stages. */
+/* Takes all pieces of the segments through all stages. */
 mz_status mz_voyage_run(const mz_voyage *voyage, const mz_segment *segments, int n);
 
 /* The rank on node m of this rank's rail. */
 int mz_rail_rank(const mz_hier *hier, int m);
-/* Starts a message of the flight; waits for all of them. */
-mz_status mz_flight_recv(mz_hier *hier, const mz_op_info *op, mz_flight *flight, int peer, void *data,
-                         size_t bytes);
-mz_status mz_flight_send(mz_hier *hier, const mz_op_info *op, mz_flight *flight, int peer, const void *data,
-                         size_t bytes);
-mz_status mz_flight_land(mz_hier *hier, const mz_op_info *op, mz_flight *flight);
+/* Starts a message of the leg to or from the rail's rank on node m; waits for all of them. */
+mz_status mz_leg_recv(mz_hier *hier, const mz_op_info *op, mz_leg *leg, int m, void *data, size_t bytes);
+mz_status mz_leg_send(mz_hier *hier, const mz_op_info *op, mz_leg *leg, int m, const void *data, size_t bytes);
+mz_status mz_leg_land(mz_hier *hier, const mz_op_info *op, mz_leg *leg);
 
 #endif
