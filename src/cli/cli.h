@@ -30,7 +30,8 @@ struct mz_command {
 };
 
 extern const mz_command mz_command_train, mz_command_eval, mz_command_generate, mz_command_consolidate,
-    mz_command_inspect, mz_command_estimate, mz_command_topo, mz_command_env, mz_command_bench_collectives;
+    mz_command_inspect, mz_command_estimate, mz_command_topo, mz_command_env, mz_command_bench_train,
+    mz_command_bench_collectives;
 
 extern const mz_command *const mz_commands[];
 extern const int mz_n_commands;

@@ -6,9 +6,11 @@
 #include "core/nearest.h"
 
 const mz_command *const mz_commands[] = {
-    &mz_command_train,       &mz_command_eval,    &mz_command_generate,
-    &mz_command_consolidate, &mz_command_inspect, &mz_command_estimate,
-    &mz_command_topo,        &mz_command_env,     &mz_command_bench_collectives,
+    &mz_command_train,       &mz_command_eval,
+    &mz_command_generate,    &mz_command_consolidate,
+    &mz_command_inspect,     &mz_command_estimate,
+    &mz_command_topo,        &mz_command_env,
+    &mz_command_bench_train, &mz_command_bench_collectives,
 };
 const int mz_n_commands = sizeof mz_commands / sizeof mz_commands[0];
 

@@ -6,7 +6,7 @@ tests_train_test_sampling_LDADD = $(LDADD) $(CMOCKA_LIBS)
 tests_train_test_trackers_LDADD = $(LDADD) $(CMOCKA_LIBS)
 endif
 
-train_scripts = tests/train/bad_input.sh tests/train/damage.sh tests/train/full_disk.sh tests/train/kill.sh \
+train_scripts = tests/train/bench.sh tests/train/bad_input.sh tests/train/damage.sh tests/train/full_disk.sh tests/train/kill.sh \
 	tests/train/parity.sh tests/train/published.sh \
 	tests/train/resume.sh tests/train/schedule.sh tests/train/signals.sh \
 	tests/train/stages.sh tests/train/transformers.sh
