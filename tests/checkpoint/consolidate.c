@@ -148,7 +148,7 @@ static void check_inspect(const synthetic *s)
     json_decref(facts);
     CHECK(mz_inspect(scratch_path(run_folder, "none"), false, &facts) == MZ_ERR_IO && !facts);
     CHECK(!mz_make_directories(scratch_path(run_folder, "empty")));
-    CHECK(mz_inspect(scratch_path(run_folder, "empty"), false, &facts) == MZ_ERR_USAGE && !facts);
+    CHECK(mz_inspect(scratch_path(run_folder, "empty"), false, &facts) == MZ_ERR_CHECKPOINT && !facts);
     CHECK(!mz_make_directories(scratch_path(run_folder, "step-000003")));
     CHECK(mz_inspect(scratch_path(run_folder, "step-000003"), false, &facts) == MZ_ERR_CHECKPOINT);
     CHECK(json_is_false(json_object_get(facts, "whole")));
