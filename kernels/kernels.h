@@ -55,7 +55,9 @@ typedef enum mz_epilogue {
 
 /* C[m][n] = alpha * op(A)[m][k] op(B)[k][n] (+ C), for each of `batch` matrices. op transposes when
  * trans_* is set: A is then stored [k][m], B [n][k]. ld* are row strides of the stored matrices and
- * stride_* distances between matrices of the batch, in elements. */
+ * stride_* distances between matrices of the batch, in elements. A product that is added to a C of 16 bits may be
+ * rounded to 16 bits before. A launcher may measure how it is best done when it sees a shape for the first time, and
+ * wait for the device then. */
 typedef struct mz_matmul_args {
     int64_t m, n, k, batch;
     bool trans_a, trans_b;

@@ -33,15 +33,16 @@ endif
 EXTRA_DIST += $(cuda_sources)
 cuda_sources = kernels/cuda/attention.cu kernels/cuda/attention_grad.cu kernels/cuda/elementwise.cu \
 	kernels/cuda/embedding.cu kernels/cuda/layer_norm.cu kernels/cuda/loss.cu kernels/cuda/matmul.cu \
-	kernels/cuda/matmul_blas.cu kernels/cuda/matmul_plain.cu kernels/cuda/optim.cu kernels/cuda/reduce.cu \
-	kernels/cuda/act.cuh kernels/cuda/attention.cuh kernels/cuda/common.cuh kernels/cuda/draws.cuh \
-	kernels/cuda/matmul.cuh kernels/cuda/sums.cuh
+	kernels/cuda/matmul_blas.cu kernels/cuda/matmul_choice.cu kernels/cuda/matmul_plain.cu kernels/cuda/optim.cu \
+	kernels/cuda/reduce.cu kernels/cuda/act.cuh kernels/cuda/attention.cuh kernels/cuda/common.cuh kernels/cuda/draws.cuh \
+	kernels/cuda/matmul.cuh kernels/cuda/matmul_plan.cuh kernels/cuda/sums.cuh
 if HAVE_CUDA
 libmpizero_a_SOURCES += kernels/cuda/cuda.h kernels/cuda/table.c src/device/cuda/device.c src/device/cuda/stream.h \
-	src/device/cuda/near.h src/device/cuda/near.c
+	src/device/cuda/choices.h src/device/cuda/choices.c src/device/cuda/near.h src/device/cuda/near.c
 cuda_objects = kernels/cuda/attention.o kernels/cuda/attention_grad.o kernels/cuda/elementwise.o \
 	kernels/cuda/embedding.o kernels/cuda/layer_norm.o kernels/cuda/loss.o kernels/cuda/matmul.o \
-	kernels/cuda/matmul_blas.o kernels/cuda/matmul_plain.o kernels/cuda/optim.o kernels/cuda/reduce.o
+	kernels/cuda/matmul_blas.o kernels/cuda/matmul_choice.o kernels/cuda/matmul_plain.o kernels/cuda/optim.o \
+	kernels/cuda/reduce.o
 libmpizero_a_LIBADD += $(cuda_objects)
 CLEANFILES += $(cuda_objects)
 endif

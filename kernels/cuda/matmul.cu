@@ -104,7 +104,7 @@ typedef struct route {
 static route route_of(const mz_matmul_args *a)
 {
     if (a->epilogue == MZ_EPI_NONE || a->epilogue == MZ_EPI_BGRAD_A || a->epilogue == MZ_EPI_BGRAD_B)
-        return route{!a->accumulate || a->dtype_c == MZ_F32, MZ_EPI_NONE, false};
+        return route{!a->accumulate || mz_cuda_blas_adds(a), MZ_EPI_NONE, false};
     if (mz_cuda_blas_fuses(a))
         return route{true, a->epilogue, false};
     /* To add epilogue(A B) to C, or the bias before rounding, the sums may not pass through C. */

@@ -1,31 +1,16 @@
 /* Matrix products by cuBLASLt. It thinks in columns: our row-major C = A B is its column-major C' = B' A' of the
  * same memory, so its A is our B, its m our n, and a bias of its rows a bias of our columns.
  *
- * The algorithm of a product depends on its shape alone and is asked for once: a table in the device keeps it. */
+ * The algorithm of a product depends on its shape alone and is chosen once (matmul_choice.cu): a table in the
+ * device keeps it. */
 #include <string.h>
 
 extern "C" {
 #include "core/memory.h"
 }
-#include "kernels/cuda/matmul.cuh"
+#include "kernels/cuda/matmul_plan.cuh"
 
 enum { MAX_PLANS = 256 };
-
-/* What an algorithm is chosen by. Compared as bytes: cleared before it is filled. */
-typedef struct plan_key {
-    int64_t m, n, k, batch, lda, ldb, ldc, stride_a, stride_b, stride_c;
-    int trans_a, trans_b, dtype, dtype_c, epilogue, accumulate;
-    int align_a, align_b, align_c;
-} plan_key;
-
-typedef struct plan {
-    plan_key key;
-    bool found; /* false: cuBLASLt has no algorithm */
-    cublasLtMatmulDesc_t what;
-    cublasLtMatrixLayout_t a, b, c; /* ours */
-    cublasLtMatmulAlgo_t algorithm;
-    size_t workspace_bytes;
-} plan;
 
 struct mz_matmul_plans {
     int n;
@@ -55,7 +40,7 @@ extern "C" void mz_cuda_matmul_plans_destroy(struct mz_matmul_plans *plans)
     mz_free(plans);
 }
 
-static mz_status blas_check(cublasStatus_t status, const char *call)
+mz_status mz_cuda_blas_check(cublasStatus_t status, const char *call)
 {
     if (status == CUBLAS_STATUS_SUCCESS)
         return MZ_OK;
@@ -82,12 +67,16 @@ static bool is_whole(const void *x, int64_t ld, int64_t batch, int64_t stride)
     return is_aligned(x, 16) && ld % 8 == 0 && (batch == 1 || stride % 8 == 0);
 }
 
+bool mz_cuda_blas_adds(const mz_matmul_args *a)
+{
+    return a->dtype_c == MZ_F32 ||
+           (is_whole(a->a, a->lda, a->batch, a->stride_a) && is_whole(a->b, a->ldb, a->batch, a->stride_b) &&
+            is_whole(a->c, a->ldc, a->batch, a->stride_c));
+}
+
 bool mz_cuda_blas_adds_bias(const mz_matmul_args *a)
 {
-    const bool whole = a->dtype_c == MZ_F32 || (is_whole(a->a, a->lda, a->batch, a->stride_a) &&
-                                                is_whole(a->b, a->ldb, a->batch, a->stride_b) &&
-                                                is_whole(a->c, a->ldc, a->batch, a->stride_c));
-    return whole && is_aligned(a->bias, 16); /* the bias is read as vectors; there is no telling of less */
+    return mz_cuda_blas_adds(a) && is_aligned(a->bias, 16); /* read as vectors; there is no telling of less */
 }
 
 bool mz_cuda_blas_fuses(const mz_matmul_args *a)
@@ -193,47 +182,6 @@ static cublasStatus_t point(const plan *p, const mz_matmul_args *a)
     return status;
 }
 
-/* Asks for the algorithm; p->found says whether there is one. */
-static mz_status choose(plan *p, const mz_matmul_args *a, mz_stream *stream)
-{
-    cublasLtMatmulPreference_t wish = nullptr;
-    cublasLtMatmulHeuristicResult_t result;
-    /* Split sums are added in fp32 and a fixed order: neither in the output's type nor as they come. */
-    const uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-    const uint32_t align_a = (uint32_t)p->key.align_b, align_b = (uint32_t)p->key.align_a;
-    const uint32_t align_c = (uint32_t)p->key.align_c;
-    const size_t room = mz_cuda_blas_room(stream);
-    int n_found = 0;
-    cublasStatus_t status = describe(p);
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status = point(p, a);
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmulPreferenceCreate(&wish);
-#define SET(attribute, value)                                                                                      \
-    if (status == CUBLAS_STATUS_SUCCESS)                                                                           \
-    status = cublasLtMatmulPreferenceSetAttribute(wish, attribute, &(value), sizeof(value))
-    SET(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, room);
-    SET(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, schemes);
-    SET(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, align_a);
-    SET(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, align_b);
-    SET(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, align_c);
-    SET(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, align_c);
-#undef SET
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmulAlgoGetHeuristic(mz_cuda_of(stream)->blas, p->what, p->b, p->a, p->c, p->c, wish, 1,
-                                                &result, &n_found);
-    if (wish)
-        cublasLtMatmulPreferenceDestroy(wish);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE)
-        return MZ_OK;
-    if (status == CUBLAS_STATUS_SUCCESS && n_found > 0 && result.state == CUBLAS_STATUS_SUCCESS) {
-        p->found = true;
-        p->algorithm = result.algo;
-        p->workspace_bytes = result.workspaceSize;
-    }
-    return blas_check(status, "cublasLtMatmulAlgoGetHeuristic");
-}
-
 /* The plan of a product, made when it is not there yet. */
 static mz_status find_plan(const mz_matmul_args *a, mz_epilogue epilogue, mz_stream *stream, const plan **out)
 {
@@ -252,7 +200,14 @@ static mz_status find_plan(const mz_matmul_args *a, mz_epilogue epilogue, mz_str
     plan *p = plans->n < MAX_PLANS ? &plans->at[plans->n] : &plans->at[plans->next++ % MAX_PLANS];
     plan_clear(p);
     p->key = key;
-    mz_status status = choose(p, a, stream);
+    cublasStatus_t described = describe(p);
+    if (described == CUBLAS_STATUS_SUCCESS)
+        described = point(p, a);
+    mz_status status = MZ_OK;
+    if (described == CUBLAS_STATUS_SUCCESS)
+        status = mz_cuda_plan_choose(p, a, stream);
+    else if (described != CUBLAS_STATUS_NOT_SUPPORTED && described != CUBLAS_STATUS_INVALID_VALUE)
+        status = mz_cuda_blas_check(described, "describing a matrix product");
     if (status) {
         plan_clear(p);
         return status;
@@ -261,6 +216,13 @@ static mz_status find_plan(const mz_matmul_args *a, mz_epilogue epilogue, mz_str
         plans->n++;
     *out = p;
     return MZ_OK;
+}
+
+cublasStatus_t mz_cuda_plan_launch(const plan *p, const mz_matmul_args *a, float alpha, mz_stream *stream)
+{
+    const float beta = a->accumulate ? 1.0f : 0.0f;
+    return cublasLtMatmul(mz_cuda_of(stream)->blas, p->what, &alpha, a->b, p->b, a->a, p->a, &beta, a->c, p->c,
+                          a->c, p->c, &p->algorithm, stream->workspace, p->workspace_bytes, stream->stream);
 }
 
 mz_status mz_cuda_blas_matmul(const mz_matmul_args *a, mz_epilogue plan_epilogue, mz_stream *stream, bool *found)
@@ -272,16 +234,13 @@ mz_status mz_cuda_blas_matmul(const mz_matmul_args *a, mz_epilogue plan_epilogue
     mz_status status = find_plan(a, plan_epilogue, stream, &p);
     if (status || !p->found)
         return status;
-    const float beta = a->accumulate ? 1.0f : 0.0f;
-    status = blas_check(point(p, a), "cublasLtMatmulDescSetAttribute");
+    status = mz_cuda_blas_check(point(p, a), "cublasLtMatmulDescSetAttribute");
     if (status)
         return status;
-    const cublasStatus_t done =
-        cublasLtMatmul(mz_cuda_of(stream)->blas, p->what, &a->alpha, a->b, p->b, a->a, p->a, &beta, a->c, p->c,
-                       a->c, p->c, &p->algorithm, stream->workspace, p->workspace_bytes, stream->stream);
+    const cublasStatus_t done = mz_cuda_plan_launch(p, a, a->alpha, stream);
     if (done == CUBLAS_STATUS_NOT_SUPPORTED)
         return MZ_OK;
-    status = blas_check(done, "cublasLtMatmul");
+    status = mz_cuda_blas_check(done, "cublasLtMatmul");
     *found = !status;
     return status;
 }

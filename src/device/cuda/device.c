@@ -55,6 +55,7 @@ static mz_status cuda_open(mz_device *device)
         st = mz_cuda_check(cudaGetDeviceProperties(&properties, device->ordinal), "cudaGetDeviceProperties");
     if (st != MZ_OK)
         return st;
+    snprintf(cuda->name, sizeof cuda->name, "%.100s", properties.name);
     cuda->n_processors = properties.multiProcessorCount;
     cuda->capability = properties.major * 10 + properties.minor;
     if (cuda->capability < 80)

@@ -19,6 +19,7 @@ extern "C" {
 
 typedef struct mz_cuda_device {
     cublasLtHandle_t blas;
+    char name[128];
     int n_processors;              /* streaming multiprocessors */
     int capability;                /* 90 for Hopper */
     struct mz_matmul_plans *plans; /* kernels/cuda/matmul.cu: algorithms chosen per shape */
