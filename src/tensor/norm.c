@@ -37,7 +37,8 @@ static mz_status param_target(mz_tape *tape, mz_param *param, bool *accumulate, 
 }
 
 /* The gradient that reaches the sum besides the normalisation's own is added by the kernel, in place when it can
- * be. x and residual then share one gradient tensor. */
+ * be. x and residual then share one gradient tensor. Without a residual, what x has as its gradient already is
+ * added in the same way. */
 static mz_status run_backward(mz_tape *tape, mz_node *node, const mz_tensor *dy, mz_tensor *dsum, mz_tensor **dx)
 {
     const mz_tensor *x = node->saved[NORMALISED];
@@ -76,8 +77,12 @@ static mz_status layer_norm_backward(mz_tape *tape, mz_node *node)
 {
     mz_tensor *dx = NULL;
     mz_tensor *dy = mz_grad_take(node->outputs[Y]);
-    mz_tensor *dsum = node->outputs[SUM] ? mz_grad_take(node->outputs[SUM]) : NULL;
+    mz_tensor *x = node->inputs[0], *dsum = NULL;
     mz_status status = MZ_OK;
+    if (node->outputs[SUM])
+        dsum = mz_grad_take(node->outputs[SUM]);
+    else if (dy && x->grad && !x->keep_grad)
+        dsum = mz_grad_take(x);
     if (dy) {
         status = run_backward(tape, node, dy, dsum, &dx);
     } else {
@@ -91,7 +96,7 @@ static mz_status layer_norm_backward(mz_tape *tape, mz_node *node)
         status = mz_grad_give(tape, node->inputs[1], dx);
     }
     if (status == MZ_OK)
-        status = mz_grad_give(tape, node->inputs[0], dx);
+        status = mz_grad_give(tape, x, dx);
     else
         mz_tensor_release(dx);
     return status;
