@@ -97,6 +97,8 @@ typedef struct mz_config {
     bool gradient_allreduce_sum; /* gradient_allreduce_op: "sum" */
 
     int activation_checkpointing_every; /* 0: none; else every k-th recomputable unit keeps its inputs only */
+    bool recompute_cheap; /* outputs of activations and layer norms are computed again rather than kept; without
+                           * it that is done where a step does not fit otherwise */
 
     int64_t steps_per_print;
     bool wall_clock_breakdown, dump_state, dataloader_drop_last;
@@ -124,6 +126,7 @@ typedef struct mz_config_defaults {
     int zero_stage;
     int64_t seed;
     int gradient_checkpointing; /* 0, 1; -1 not given */
+    int recompute_cheap;        /* 0, 1; -1 not given */
     double comm_timeout_seconds;
 } mz_config_defaults;
 void mz_config_defaults_init(mz_config_defaults *defaults); /* all: not given */

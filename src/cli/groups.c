@@ -41,6 +41,10 @@ static const mz_option training[] = {
     MZ_WORD("mixed-precision", "TYPE", "no", "no|fp16|bf16", FLAG(mixed_precision), "no, fp16 or bf16; no is fp32"),
     MZ_CHOICE("gradient-checkpointing", NULL, FLAG(gradient_checkpointing),
               "keep only the inputs of blocks and recompute the rest in the backward pass"),
+    MZ_CHOICE(
+        "recompute-cheap", NULL, FLAG(recompute_cheap),
+        "recompute what is cheap, the outputs of activation functions and layer norms: a third less memory for "
+        "activations; done without being asked for where a step does not fit otherwise"),
     MZ_INT("zero-stage", "STAGE", "0, or 2 for \"auto\"", 0, 3, FLAG(zero_stage),
            "what is sharded: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters"),
     MZ_INT64("seed", "N", "42", 0, 9e18, FLAG(seed), "of initialisation, dropout and the order of samples"),

@@ -25,6 +25,7 @@ void mz_config_defaults_init(mz_config_defaults *defaults)
         .zero_stage = -1,
         .seed = -1,
         .gradient_checkpointing = -1,
+        .recompute_cheap = -1,
         .comm_timeout_seconds = -1,
     };
 }

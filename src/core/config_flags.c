@@ -137,5 +137,8 @@ mz_status mz_config_resolve_flags(mz_config_reader *reader)
     int wanted = reader->flags->gradient_checkpointing;
     if (wanted >= 0 && mz_config_state_of(reader, "mpizero.activation_checkpointing_every") != MZ_KEY_GIVEN)
         config->activation_checkpointing_every = wanted > 0;
+    wanted = reader->flags->recompute_cheap;
+    if (wanted >= 0 && mz_config_state_of(reader, "mpizero.recompute_cheap") != MZ_KEY_GIVEN)
+        config->recompute_cheap = wanted > 0;
     return resolve_stage(reader);
 }

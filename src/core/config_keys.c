@@ -352,6 +352,7 @@ const mz_config_key mz_config_keys[] = {
     INT("mpizero.seed", "42", 0, HUGE_INT, seed, NULL),
     REAL("mpizero.timeout_seconds", "1800", 0, 1e300, comm_timeout_seconds, NULL),
     INT("mpizero.activation_checkpointing_every", "0", 0, 2147483647, activation_checkpointing_every, NULL),
+    BOOL("mpizero.recompute_cheap", "false", recompute_cheap),
 };
 
 /* Read and checked; the engine refuses them by name. */

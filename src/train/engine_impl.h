@@ -58,7 +58,7 @@ struct mz_engine {
     bool needs_backward;
     bool stop_vote;   /* the training loop's: this rank was asked to stop */
     bool stop_agreed; /* at the last step some rank was */
-    bool recompute_cheap; /* the tape's option: taken when a step does not fit otherwise */
+    bool recompute_cheap; /* the tape's option: asked for, or taken when a step does not fit otherwise */
 
     int64_t steps;   /* optimiser steps done, skipped ones included */
     int64_t skipped; /* of these, by overflow: they move neither schedule nor Adam's t, as in DeepSpeed */

@@ -65,7 +65,7 @@ static mz_status plan_activations(estimate *e)
         {.role = MZ_INPUT_LABELS, .dtype = MZ_I32, .n_dims = 2, .shape = {batch, e->block_size}},
     };
     const mz_batch shapes = {.inputs = inputs, .n_inputs = 2, .n_samples = batch};
-    return mz_plan_step(e->model, &e->config, &shapes, true, false, &e->plan);
+    return mz_plan_step(e->model, &e->config, &shapes, true, e->config.recompute_cheap, &e->plan);
 }
 
 /* Bytes of the collectives of one optimiser step. Each all-gather or reduce-scatter of S bytes over N ranks sends
