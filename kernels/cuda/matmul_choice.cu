@@ -157,7 +157,7 @@ mz_status mz_cuda_plan_choose(plan *p, const mz_matmul_args *a, mz_stream *strea
     if (status || n == 0)
         return status;
     const double flops = 2.0 * (double)a->m * (double)a->n * (double)a->k * (double)a->batch;
-    if (n == 1 || a->dtype == MZ_F32 || flops < WORTH_TIMING_FLOPS) {
+    if (a->dtype == MZ_F32 || flops < WORTH_TIMING_FLOPS) {
         take(p, &candidates[0].algo, candidates[0].workspaceSize);
         return MZ_OK;
     }

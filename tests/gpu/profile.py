@@ -25,8 +25,10 @@ arguments.add_argument("--batch", type=int, default=32)
 arguments.add_argument("--tokens", type=int, default=1024)
 arguments.add_argument("--steps", type=int, default=3)
 arguments.add_argument("--top", type=int, default=40, help="rows of the table")
-arguments.add_argument("flags", nargs="*", help="handed to mpizero train")
-options = arguments.parse_args()
+arguments.epilog = "Flags behind -- are handed to mpizero train."
+end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+options = arguments.parse_args(sys.argv[1:end])
+flags = sys.argv[end + 1:]
 
 
 def prepare(work):
@@ -60,7 +62,7 @@ def measure(work):
     command = [options.mpizero, "train", "--device", "cuda", "--model", work, "--tokenizer", "byte",
                "--train-data", f"{work}/text", "--block-size", str(options.tokens),
                "--deepspeed", f"{work}/deepspeed.json", "--max-steps", str(options.steps), "--no-save-weights",
-               "--save-steps", "0", "--output-dir", f"{work}/out", *options.flags]
+               "--save-steps", "0", "--output-dir", f"{work}/out", *flags]
     environment = {**os.environ, "CUDA_INJECTION64_PATH": build(work), "KERNEL_TIMES": f"{work}/times"}
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     if done.returncode:
