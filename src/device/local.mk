@@ -11,4 +11,9 @@ TESTS += $(device_tests)
 tests_device_test_arena_LDADD = $(LDADD) $(CMOCKA_LIBS)
 tests_device_test_device_LDADD = $(LDADD) $(CMOCKA_LIBS)
 tests_device_test_stream_LDADD = $(LDADD) $(CMOCKA_LIBS)
+if HAVE_CUDA
+check_PROGRAMS += tests/device/test_choices
+TESTS += tests/device/test_choices
+tests_device_test_choices_LDADD = $(LDADD) $(CMOCKA_LIBS)
+endif
 endif
