@@ -223,6 +223,8 @@ void mz_ucx_link_close(mz_ucx_link *link)
     if (!link)
         return;
     stop_thread(link);
+    if (link->worker)
+        mz_ucx_discard_all(link);
     if (link->peers)
         close_endpoints(link);
     if (link->worker)

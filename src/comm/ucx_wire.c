@@ -320,7 +320,6 @@ static void say_farewell(ucx_wire *wire)
         mz_ucx_cancel(wire->link, &wire->peers[r].in_message);
     }
     mz_ucx_cancel(wire->link, &wire->note_message);
-    mz_ucx_discard_all(wire->link);
     mz_ucx_link_leave(wire->link);
 }
 

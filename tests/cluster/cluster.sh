@@ -1,0 +1,113 @@
+#!/bin/bash
+# Several real nodes, made of namespaces on this machine: collectives give the right results with the least bytes at the
+# nodes' interfaces; training has the same losses on 1, 2 and 4 nodes, evenly filled or not; a killed rank and a cut link
+# end the job within the deadline, and the message names who is missing.
+#
+# TIMED=1 also compares with the line rate of 1 Gbit/s links, which needs an idle machine.
+set -u
+srcdir=$(cd "${srcdir:-.}" && pwd)
+builddir=$(cd "${builddir:-.}" && pwd)
+cluster=$srcdir/tests/cluster/cluster
+export CLUSTER
+CLUSTER=$(mktemp -d "${TMPDIR:-/tmp}/mpizero-cluster.XXXXXX")
+trap '"$cluster" down' EXIT
+trap 'exit 1' TERM INT
+wrong=0
+
+fail() {
+    echo "$*"
+    wrong=1
+}
+
+"${MPIRUN:-mpirun}" --version 2>&1 | grep -q 'Open MPI' || { echo "skipped: needs Open MPI's mpirun"; exit 77; }
+"$cluster" up 4
+rc=$?
+[ $rc = 0 ] || exit $rc
+
+# run WHAT ARGS...: mpirun ends well; its output is in $output
+run() {
+    local what=$1
+    shift
+    output=$(timeout -k 2 60 "$cluster" mpirun "$@" 2>&1) || fail "$what: ended with $?: $output"
+}
+
+told() { # WHAT WORDS
+    grep -qE -e "$2" <<<"$output" || fail "$1: expected \"$2\" in: $output"
+}
+
+## Results, and bytes at the interfaces
+"$cluster" shape 1gbit
+traffic=$builddir/tests/cluster/traffic
+mib=8 limit=0
+[ -z "${TIMED:-}" ] || mib=64 limit=10
+run "4 nodes x 2" -n 8 "$traffic" $mib 3 119.5 $limit ${TIMED:-ours}
+echo "$output"
+run "4 nodes x 1" -n 4 --map-by ppr:1:node "$traffic" $mib 3 119.5 $limit ours
+echo "$output"
+run "topo" -n 8 "$builddir/mpizero" topo
+told "topo" '^8 ranks on 4 nodes, wire between nodes: (ucx|mpi)$'
+told "topo" '^node 3: n4, .* ranks 6 7'
+"$cluster" shape off
+
+## Losses
+cat >"$CLUSTER/config.json" <<'JSON'
+{"model_type": "gpt2", "vocab_size": 259, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
+JSON
+printf 'some text that is long enough for a few blocks of tokens %.0s' $(seq 200) >"$CLUSTER/text.txt"
+
+losses() { # NAME
+    sed -n 's/.*"loss":\([0-9.e+-]*\).*/\1/p' "$CLUSTER/$1/metrics.jsonl"
+}
+
+words=("$builddir/mpizero" train --model "$CLUSTER" --tokenizer byte --train-data "$CLUSTER/text.txt" --block-size 32
+    --per-device-train-batch-size 1 --zero-stage 3 --learning-rate 1e-3 --logging-steps 1 --cpu-threads 1)
+train() { # NAME RANKS...
+    local name=$1
+    shift
+    run "training on $name" "$@" "${words[@]}" --max-steps 6 --output-dir "$CLUSTER/$name"
+    [ "$(losses "$name" | wc -l)" = 6 ] || fail "training on $name: not 6 losses: $output"
+}
+train "1 node x 4" -n 4 --host n1:4
+train "2 nodes x 2" -n 4 --host n1:2,n2:2
+train "4 nodes x 1" -n 4 --host n1:1,n2:1,n3:1,n4:1
+train "3 + 1 ranks" -n 4 --host n1:3,n2:1
+for name in "2 nodes x 2" "4 nodes x 1" "3 + 1 ranks"; do
+    paste -d ' ' <(losses "1 node x 4") <(losses "$name") |
+        awk '{ d = $1 - $2; if (d < 0) d = -d; if (NF != 2 || d > 1e-5 * $1) exit 1 }' ||
+        fail "other losses on $name: $(paste <(losses "1 node x 4") <(losses "$name"))"
+done
+
+## Failures in the middle of training, with a deadline of 5 s
+victim() { # NODE: process number of the newest rank there
+    "$cluster" exec "$1" pgrep -n -x mpizero
+}
+
+kill_rank() { "$cluster" exec n3 kill -9 "$(victim n3)"; }
+cut_link() { "$cluster" cut n3; }
+
+# strike WHAT DEED PATTERN: within 30 s of the deed a rank has said what the pattern says. mpirun is to leave the rest to
+# the ranks meanwhile; srun and plain mpirun end the job when the first one ends.
+strike() {
+    local what=$1 deed=$2 pattern=$3 job begin
+    rm -rf "$CLUSTER/run"
+    timeout -k 2 90 "$cluster" mpirun --enable-recovery -n 8 "${words[@]}" --max-steps 1000000 --timeout 5 \
+        --output-dir "$CLUSTER/run" >"$CLUSTER/output" 2>&1 &
+    job=$!
+    for _ in $(seq 150); do
+        [ ! -s "$CLUSTER/run/metrics.jsonl" ] || break
+        sleep 0.2
+    done
+    [ -s "$CLUSTER/run/metrics.jsonl" ] || fail "$what: training did not begin: $(cat "$CLUSTER/output")"
+    $deed
+    begin=$SECONDS
+    until grep -qE "$pattern" "$CLUSTER/output"; do
+        [ $((SECONDS - begin)) -le 30 ] || { fail "$what: expected \"$pattern\" in $(cat "$CLUSTER/output")"; break; }
+        sleep 0.2
+    done
+    echo "$what: after $((SECONDS - begin)) s: $(grep -E -m 1 "$pattern" "$CLUSTER/output")"
+    kill "$job" 2>/dev/null
+    wait "$job" 2>/dev/null
+}
+strike "a killed rank" kill_rank 'error: .* #[0-9]+ \(.*\): rank 5 (\(process [0-9]+\) )?has ended'
+strike "a cut link" cut_link 'error: .* #[0-9]+ \(.*\): ranks? [45](, [45])? (did not arrive|has ended|arrived, but)'
+exit $wrong
