@@ -10,7 +10,7 @@
 
 enum {
     MZ_VOYAGE_WINDOW = 3, /* pieces on their way at once */
-    MZ_LEG_WINDOW = 4     /* legs on the wire at once */
+    MZ_LEG_WINDOW = 8     /* legs on the wire at once */
 };
 
 /* A piece of the collective that is on its way. */

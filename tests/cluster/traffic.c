@@ -1,12 +1,12 @@
 /* Collectives between nodes, measured where it counts: the slowest rank's seconds, and the bytes that entered each
  * node's interface, against the least possible and against MPI's own in the same run. Results are checked.
  *
- *     traffic MIB ROUNDS MEGABYTES_PER_SECOND LIMIT_PERCENT [ours]
+ *     traffic MIB ROUNDS MEGABYTES_PER_SECOND LIMIT_PERCENT [ours] [all-gather] [reduce-scatter] [all-reduce]
  *
  * The size is that of the whole: of the gathered buffer, of each rank's input to the reductions. Fails when a
  * result is wrong, when more than 3 % above the least bytes enter a node, or when the median time of an all-gather
  * or a reduce-scatter is more than LIMIT_PERCENT above that of the least bytes at MEGABYTES_PER_SECOND (0: any
- * time). "ours" leaves MPI's out. */
+ * time). "ours" leaves MPI's out; without names of collectives all three are run. */
 #include "../comm/check.h"
 #include "comm/comm.h"
 #include "core/clock.h"
@@ -188,6 +188,13 @@ static void compare(traffic *t, const contest *c, const limits *limit)
           "rank %d: %s took %.3f s; the bytes take %.3f s at line rate", t->world->rank, c->name, seconds, at_rate);
 }
 
+static bool has_word(char **words, const char *word)
+{
+    while (*words && strcmp(*words, word) != 0)
+        words++;
+    return *words;
+}
+
 int main(int argc, char **argv)
 {
     static const contest contests[] = {{"all-gather", our_gather, mpi_gather, check_gather, 1},
@@ -197,11 +204,14 @@ int main(int argc, char **argv)
     traffic t = {NULL};
     mz_device *device = NULL;
     if (argc < 5) {
-        fprintf(stderr, "usage: traffic MIB ROUNDS MEGABYTES_PER_SECOND LIMIT_PERCENT [ours]\n");
+        fprintf(stderr, "usage: traffic MIB ROUNDS MEGABYTES_PER_SECOND LIMIT_PERCENT [ours] [COLLECTIVE ...]\n");
         return 2;
     }
-    limits limit = {
-        .rounds = atoi(argv[2]), .rate = atof(argv[3]) * 1e6, .percent = atof(argv[4]), .beside_mpi = argc == 5};
+    limits limit = {.rounds = atoi(argv[2]),
+                    .rate = atof(argv[3]) * 1e6,
+                    .percent = atof(argv[4]),
+                    .beside_mpi = !has_word(argv + 5, "ours")};
+    bool all = !argv[5] || (!limit.beside_mpi && !argv[6]);
     limit.rounds = limit.rounds > MAX_ROUNDS ? MAX_ROUNDS : limit.rounds < 1 ? 1 : limit.rounds;
     size_t bytes = (size_t)atol(argv[1]) << 20;
     REQUIRE(mz_world_create(&options, &t.world));
@@ -216,7 +226,8 @@ int main(int argc, char **argv)
     if (t.world->rank == 0)
         printf("%d nodes, %d ranks, %s MiB, wire %s\n", t.world->n_nodes, t.size, argv[1], t.world->wire);
     for (size_t i = 0; i < sizeof contests / sizeof contests[0]; i++)
-        compare(&t, &contests[i], &limit);
+        if (all || has_word(argv + 5, contests[i].name))
+            compare(&t, &contests[i], &limit);
     mz_free(t.in);
     mz_free(t.out);
     mz_comm_destroy(t.comm);
