@@ -4,7 +4,7 @@
 #     tests/bench/step_ratio.sh [char|gpt2] [fp32|bf16]
 #
 #   MPIZERO  the program (build/mpizero)        PYTHON   one with torch and transformers (python3)
-#   ROUNDS   how often both run (3)             THREADS  of each (2)
+#   ROUNDS   how often both run (3)             THREADS  of each (2)             STEPS  timed in a round (200; gpt2: 8)
 #   BUILDS, MODES, OPTIMIZERS   of PyTorch, as torch_step.py has them (plain transformers; eager compile; default fused)
 #
 # Of all rounds' medians each side's least is taken, since a shared machine disturbs both.
@@ -16,8 +16,8 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/step-ratio.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
 case $model in
-char) steps=200 skip=20 batch=12 context=64 shape='"vocab_size": 257, "n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4' ;;
-gpt2) steps=8 skip=2 batch=4 context=256 shape='"vocab_size": 50257, "n_positions": 256, "n_embd": 768, "n_layer": 12, "n_head": 12' ;;
+char) steps=${STEPS:-200} skip=20 batch=12 context=64 shape='"vocab_size": 257, "n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4' ;;
+gpt2) steps=${STEPS:-8} skip=2 batch=4 context=256 shape='"vocab_size": 50257, "n_positions": 256, "n_embd": 768, "n_layer": 12, "n_head": 12' ;;
 *) echo "step_ratio.sh: expected char or gpt2, found $model" >&2; exit 2 ;;
 esac
 mkdir "$work/model"
