@@ -16,6 +16,11 @@ cpu_kernel_sources = kernels/cpu/activation.c kernels/cpu/attention.c kernels/cp
 noinst_LIBRARIES = libcpu_generic.a
 libcpu_generic_a_SOURCES = $(cpu_kernel_sources)
 libcpu_generic_a_CFLAGS = $(AM_CFLAGS)
+EXTRA_DIST += kernels/cpu/matmul_blas.c
+if WITH_OPENBLAS
+libcpu_generic_a_SOURCES += kernels/cpu/matmul_blas.c
+libcpu_generic_a_CFLAGS += $(OPENBLAS_CFLAGS)
+endif
 libmpizero_a_LIBADD = $(libcpu_generic_a_OBJECTS)
 if HAVE_X86_KERNELS
 noinst_LIBRARIES += libcpu_avx2.a libcpu_avx512.a libcpu_avx512_bf16.a

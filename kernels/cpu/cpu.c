@@ -52,6 +52,9 @@ static const instruction_set sets[] = {
     {"avx512", &mz_cpu_kernels_avx512, has_avx512},
     {"avx2", &mz_cpu_kernels_avx2, has_avx2},
 #endif
+#ifdef WITH_OPENBLAS
+    {"openblas", &mz_cpu_kernels_openblas, always},
+#endif
     {"generic", &mz_cpu_kernels_generic, always},
 };
 enum { N_SETS = sizeof sets / sizeof *sets };

@@ -1,9 +1,10 @@
 /* The vectorised, multi-threaded kernels of the CPU backend.
  *
  * Each instruction set has a table built from the same sources: "avx512_bf16", "avx512" (F, BW, DQ, VL), "avx2"
- * (with FMA and F16C) and "generic". The environment variable MPIZERO_CPU_ISA=avx512_bf16|avx512|avx2|generic names
- * the best one to use; without it, or when the processor lacks what it names, the best one that the processor has
- * is used.
+ * (with FMA and F16C) and "generic". "openblas" is "generic" with matrix products by OpenBLAS; it is in builds for
+ * other processors than x86-64, where OpenBLAS was found, and in those configured --with-openblas=yes. The environment
+ * variable MPIZERO_CPU_ISA=avx512_bf16|avx512|avx2|openblas|generic names the best one to use; without it, or when the
+ * processor or the build lacks what it names, the best one that there is is used.
  *
  * "avx512_bf16" is "avx512" but for products of bf16 matrices with alpha = 1, which it multiplies as they are
  * (VDPBF16PS) where the others widen them to fp32. Products are exact in fp32 and sums rounded to nearest as
@@ -24,6 +25,7 @@ const char *mz_kernels_cpu_isa(void);
 const mz_kernels *mz_kernels_cpu_table(const char *isa);
 
 extern const mz_kernels mz_cpu_kernels_generic;
+extern const mz_kernels mz_cpu_kernels_openblas; /* in builds with it */
 /* Not in builds for other processors. */
 extern const mz_kernels mz_cpu_kernels_avx2;
 extern const mz_kernels mz_cpu_kernels_avx512;

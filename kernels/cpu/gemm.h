@@ -59,6 +59,9 @@ struct mz_gemm {
  * Applies the rest of the epilogue and writes C and aux. */
 void MZ_CPU(finish_tile)(const mz_gemm *g, int64_t i, int64_t j, int mr, int64_t n, const float *from, int64_t ld);
 
+/* The bias gradient of the epilogues that have one, apart from the product. */
+void MZ_CPU(matmul_bias_grad)(const mz_matmul_args *a, mz_threads *threads);
+
 /* Fills in the blocking of a product over n_threads threads; returns the work space it takes, in floats. */
 int64_t MZ_CPU(gemm_plan)(const mz_matmul_args *a, int n_threads, mz_gemm *g);
 

@@ -55,7 +55,7 @@ static mz_matmul_args share_args(const shares *s, int64_t begin, int64_t end, in
     return a;
 }
 
-static void bias_grad(const mz_matmul_args *a, mz_threads *threads)
+void MZ_CPU(matmul_bias_grad)(const mz_matmul_args *a, mz_threads *threads)
 {
     const bool of_a = a->epilogue == MZ_EPI_BGRAD_A;
     const void *x = of_a ? a->a : a->b;
@@ -77,7 +77,7 @@ static void compute_share(void *arg, int64_t begin, int64_t end, int thread)
         mz_gemm g;
         MZ_CPU(gemm_plan)(&a, 1, &g);
         if (!MZ_CPU(gemm_run)(&g, NULL, s->rooms + share * s->room_size) && a.epilogue == MZ_EPI_BGRAD_B)
-            bias_grad(&a, NULL);
+            MZ_CPU(matmul_bias_grad)(&a, NULL);
     }
 }
 
@@ -143,6 +143,6 @@ mz_status MZ_CPU(matmul)(const mz_matmul_args *args, mz_stream *stream)
     else if (args->m && args->n)
         status = whole_product(args, threads, stream, &has_bias_grad);
     if (!status && !has_bias_grad)
-        bias_grad(args, threads);
+        MZ_CPU(matmul_bias_grad)(args, threads);
     return status;
 }
