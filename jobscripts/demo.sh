@@ -45,8 +45,9 @@ echo "== 1 rank, ZeRO-3, resumed from $(cat "$out/run/checkpoints/latest")"
     --per-device-train-batch-size 8 --gradient-accumulation-steps 2
 
 echo "== what the newest checkpoint and the weights folder hold"
-"$mpizero" inspect "$out/run/checkpoints/latest" | head -n 8
-"$mpizero" inspect "$out/run/weights" | head -n 6
+# sed and not head, which closes the pipe on a program that still writes
+"$mpizero" inspect "$out/run/checkpoints/latest" | sed -n 1,8p
+"$mpizero" inspect "$out/run/weights" | sed -n 1,6p
 
 echo "== a text from the weights in $out/run/weights"
 "$mpizero" generate --model "$out/run/weights" --tokenizer byte --prompt "This License " --max-new-tokens 100 \
