@@ -98,6 +98,18 @@ static mz_status check_schedule(const mz_scheduler_config *schedule)
         "file, or total_steps in mz_config_defaults");
 }
 
+/* The draws of a large model take minutes of one core. */
+static mz_status init_params(mz_engine *engine)
+{
+    mz_init_source init = {.seed = engine->config.seed};
+    mz_status st = mz_threads_create(engine->device->n_threads, &init.threads);
+    st = mz_agree(engine->world, st, "starting threads");
+    if (st == MZ_OK)
+        st = mz_zero_load_params(engine->zero, mz_init_source_read, &init);
+    mz_threads_destroy(init.threads);
+    return st;
+}
+
 mz_status mz_engine_create(mz_world *world, const mz_config *config, const mz_model *model,
                            const mz_engine_options *options, mz_engine **out)
 {
@@ -119,10 +131,8 @@ mz_status mz_engine_create(mz_world *world, const mz_config *config, const mz_mo
         st = mz_comm_create(world, engine->device, 0, 0, &engine->comm);
     if (st == MZ_OK)
         st = create_zero(engine, options);
-    if (st == MZ_OK) {
-        mz_init_source init = {.seed = config->seed};
-        st = mz_zero_load_params(engine->zero, mz_init_source_read, &init);
-    }
+    if (st == MZ_OK)
+        st = init_params(engine);
     if (st != MZ_OK) {
         mz_engine_destroy(engine);
         return st;

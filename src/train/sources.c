@@ -9,30 +9,50 @@
 #include "core/rng.h"
 #include "model/weights.h"
 
-mz_status mz_init_source_read(void *context, const mz_param_spec *spec, int64_t offset, int64_t count, float *dst)
+/* A thread is not worth waking for fewer. */
+#define DRAWS_PER_THREAD 4096
+
+typedef struct draw_job {
+    const mz_init_source *source;
+    const mz_param_spec *spec;
+    uint32_t site;
+    int64_t offset;
+    float *dst;
+} draw_job;
+
+static void draw(void *arg, int64_t begin, int64_t end, int thread)
 {
-    const mz_init_source *source = context;
-    uint32_t site = mz_rng_site(spec->name, 0);
+    const draw_job *job = arg;
+    const mz_param_spec *spec = job->spec;
+    float *dst = job->dst;
+    (void)thread;
     switch (spec->init) {
     case MZ_INIT_ZEROS:
-        memset(dst, 0, (size_t)count * sizeof *dst);
+        memset(dst + begin, 0, (size_t)(end - begin) * sizeof *dst);
         break;
     case MZ_INIT_ONES:
-        for (int64_t i = 0; i < count; i++)
+        for (int64_t i = begin; i < end; i++)
             dst[i] = 1;
         break;
     case MZ_INIT_NORMAL:
-        mz_rng_fill_normal(source->seed, site, offset, count, dst);
-        for (int64_t i = 0; i < count; i++)
+        mz_rng_fill_normal(job->source->seed, job->site, job->offset + begin, end - begin, dst + begin);
+        for (int64_t i = begin; i < end; i++)
             dst[i] *= spec->init_scale;
         break;
     case MZ_INIT_UNIFORM:
-        for (int64_t i = 0; i < count; i++) {
-            float u = mz_rng_uniform(mz_rng_u32(source->seed, site, 0, (uint64_t)(offset + i)));
+        for (int64_t i = begin; i < end; i++) {
+            float u = mz_rng_uniform(mz_rng_u32(job->source->seed, job->site, 0, (uint64_t)(job->offset + i)));
             dst[i] = (2 * u - 1) * spec->init_scale;
         }
         break;
     }
+}
+
+mz_status mz_init_source_read(void *context, const mz_param_spec *spec, int64_t offset, int64_t count, float *dst)
+{
+    const mz_init_source *source = context;
+    draw_job job = {source, spec, mz_rng_site(spec->name, 0), offset, dst};
+    mz_threads_for(source->threads, count, DRAWS_PER_THREAD, draw, &job);
     return MZ_OK;
 }
 

@@ -5,11 +5,13 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/safetensors.h"
+#include "core/threads.h"
 #include "model/runner.h"
 #include "zero/zero.h"
 
 typedef struct mz_init_source {
     uint64_t seed;
+    mz_threads *threads; /* borrowed; NULL: the caller draws alone */
 } mz_init_source;
 /* Draws depend on (seed, name, element) alone, so every partition starts from the same values. */
 mz_status mz_init_source_read(void *context, const mz_param_spec *spec, int64_t offset, int64_t count, float *dst);
