@@ -12,7 +12,7 @@ extern "C" {
 enum { CANDIDATES = 16, REPEATS = 4 };
 
 /* Below, launching takes as long as the product; what is first suggested is good enough. */
-#define WORTH_TIMING_FLOPS 4e9
+#define WORTH_TIMING_FLOPS 2e9
 /* A later suggestion must be faster by this factor, so that noise does not choose. */
 #define CLEARLY 0.98f
 /* Times a product that adds to C without changing it: what it adds vanishes beside any number that C may hold. */

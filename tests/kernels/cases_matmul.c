@@ -145,8 +145,8 @@ static void worth_timing(harness *h)
     if (strcmp(h->device->ops->name, "cuda") != 0)
         return;
     for (int wide = 0; wide < 2; wide++)
-        one_case(h, (shape){512, 1024, 4096, 1},
-                 (options){.trans_a = true,
+        one_case(h, (shape){512, 1024, 2048, 1},
+                 (options){.trans_b = true,
                            .accumulate = true,
                            .dtype = MZ_BF16,
                            .dtype_c = wide ? MZ_F32 : MZ_BF16,
