@@ -1,5 +1,7 @@
 /* Layer normalisation, a warp to a row. Rows of whole 16-byte vectors that lie in a warp's registers are read once;
  * others go element by element and are read again from the caches. */
+#include <cuda_pipeline_primitives.h>
+
 #include "kernels/cuda/sums.cuh"
 
 enum { WARPS = 8, THREADS = 32 * WARPS };
@@ -193,17 +195,26 @@ template <int P> __host__ __device__ constexpr int grad_blocks()
     return P == 1 ? 2 : P == 4 ? 3 : 1;
 }
 
-/* Read once: it need not stay in the caches. */
-template <int P, typename T, typename V>
-__device__ __forceinline__ void stream_row(const T *row, int n_vectors, int lane, V (&v)[P])
-{
+/* Rows of dy, x and dresidual on their way to a warp's shared memory; each lane copies what it will read. */
+enum { DY = 0, X, DRESIDUAL, N_COPIED };
+template <int P, typename T> struct row_copies {
+    uint4 *room; /* [N_COPIED][n_vectors] */
+    int n_vectors, lane;
+
+    __device__ __forceinline__ void fetch(int which, const T *row)
+    {
 #pragma unroll
-    for (int p = 0; p < P; p++) {
-        *(uint4 *)&v[p] = make_uint4(0, 0, 0, 0);
-        if (p * 32 + lane < n_vectors)
-            *(uint4 *)&v[p] = __ldcs((const uint4 *)row + p * 32 + lane);
+        for (int p = 0; p < P; p++) {
+            const int i = p * 32 + lane;
+            if (i < n_vectors)
+                __pipeline_memcpy_async(room + which * n_vectors + i, (const uint4 *)row + i, sizeof(uint4));
+        }
     }
-}
+    template <typename V> __device__ __forceinline__ void take(int which, V (&v)[P])
+    {
+        load_row((const T *)(room + which * n_vectors), n_vectors, lane, v);
+    }
+};
 
 /* Adds up what the warps of a block hold, by halves; warp 0 has the sum. `room`: cols numbers for half the warps.
  */
@@ -240,7 +251,8 @@ __device__ __forceinline__ void sum_warps(float (&sum)[P][N], int cols, float *r
 }
 
 /* dx = rstd * (g - mean(g) - hat * mean(g * hat)) with g = dy * weight, and in the same pass the block's share of
- * dweight and dbias: each lane adds up its columns over the warp's rows. partial: [2][blocks][cols]. */
+ * dweight and dbias: each lane adds up its columns over the warp's rows. The next row arrives
+ * while the present one is worked on. partial: [2][blocks][cols]. */
 template <int P, typename T>
 __global__ void __launch_bounds__(grad_threads<P>(), grad_blocks<P>())
     layer_norm_grad_kernel(int64_t rows, int cols, const T *dy, const T *x, const T *weight, const T *dresidual,
@@ -249,21 +261,39 @@ __global__ void __launch_bounds__(grad_threads<P>(), grad_blocks<P>())
     constexpr int N = lanes<T>(), WARPS_IN_BLOCK = grad_threads<P>() / 32;
     typedef pack<T, N> vector;
     extern __shared__ uint4 shared[];
-    vector *weights = (vector *)shared; /* [n_vectors], then room for sums */
+    vector *weights = (vector *)shared; /* [n_vectors], then the warps' rows, and in the end room for sums */
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, n_vectors = cols / N;
+    const int64_t stride = (int64_t)gridDim.x * WARPS_IN_BLOCK;
     const float per_col = 1.0f / (float)cols;
     float dweight[P][N] = {}, dbias[P][N] = {};
+    row_copies<P, T> copies = {shared + (1 + N_COPIED * warp) * n_vectors, n_vectors, lane};
+    /* Two groups of copies per row, in turn; so that the oldest is there when at most one is under way. */
+    auto fetch = [&](int64_t r) {
+        if (r < rows) {
+            copies.fetch(DY, dy + r * cols);
+            copies.fetch(X, x + r * cols);
+        }
+        __pipeline_commit();
+    };
+    auto fetch_residual = [&](int64_t r) {
+        if (r < rows && dresidual)
+            copies.fetch(DRESIDUAL, dresidual + r * cols);
+        __pipeline_commit();
+    };
+    int64_t r = (int64_t)blockIdx.x * WARPS_IN_BLOCK + warp;
+    fetch(r);
+    fetch_residual(r);
     for (int i = threadIdx.x; i < n_vectors; i += blockDim.x)
         weights[i] = ((const vector *)weight)[i];
     __syncthreads();
-    for (int64_t r = (int64_t)blockIdx.x * WARPS_IN_BLOCK + warp; r < rows;
-         r += (int64_t)gridDim.x * WARPS_IN_BLOCK) {
-        vector g[P], v[P], more[P] = {};
-        stream_row(dy + r * cols, n_vectors, lane, g);
-        stream_row(x + r * cols, n_vectors, lane, v);
-        if (dresidual && P < MOST_GRAD_VECTORS)
-            stream_row(dresidual + r * cols, n_vectors, lane, more);
+    for (; r < rows; r += stride) {
+        vector g[P], v[P];
         const float mean = means[r], rstd = rstds[r];
+        __pipeline_wait_prior(1);
+        copies.take(DY, g);
+        copies.take(X, v);
+        __syncwarp();
+        fetch(r + stride);
         float mean_g = 0.0f, mean_g_hat = 0.0f;
 #pragma unroll
         for (int p = 0; p < P; p++) {
@@ -285,22 +315,26 @@ __global__ void __launch_bounds__(grad_threads<P>(), grad_blocks<P>())
         mean_g_hat = lane_sum<32>(mean_g_hat) * per_col;
         convert_again(g);
         convert_again(v);
+        __pipeline_wait_prior(1);
 #pragma unroll
         for (int p = 0; p < P; p++) {
             const int i = p * 32 + lane;
             if (i >= n_vectors)
                 break;
             const vector w = weights[i];
-            if (dresidual && P == MOST_GRAD_VECTORS) /* the registers hold no more before */
-                more[p] = ((const vector *)(dresidual + r * cols))[i];
+            vector more = {};
+            if (dresidual)
+                more = ((const vector *)copies.room)[DRESIDUAL * n_vectors + i];
 #pragma unroll
             for (int j = 0; j < N; j++) {
                 const float hat = (to_float(v[p].at[j]) - mean) * rstd;
                 const float gw = to_float(g[p].at[j]) * to_float(w.at[j]);
-                more[p].at[j] = from_float<T>(rstd * (gw - mean_g - hat * mean_g_hat) + to_float(more[p].at[j]));
+                more.at[j] = from_float<T>(rstd * (gw - mean_g - hat * mean_g_hat) + to_float(more.at[j]));
             }
-            ((vector *)(dx + r * cols))[i] = more[p];
+            ((vector *)(dx + r * cols))[i] = more;
         }
+        __syncwarp();
+        fetch_residual(r + stride);
     }
     sum_warps<WARPS_IN_BLOCK>(dweight, cols, (float *)(weights + n_vectors));
     sum_warps<WARPS_IN_BLOCK>(dbias, cols, (float *)(weights + n_vectors));
@@ -394,38 +428,45 @@ static void plain_grad(const mz_layer_norm_grad_args *a, float *partial, int64_t
 }
 
 template <int P, typename T>
-static void launch_grad(const mz_layer_norm_grad_args *a, float *partial, int64_t *n_chunks, mz_stream *stream)
+static mz_status launch_grad(const mz_layer_norm_grad_args *a, float *partial, int64_t *n_chunks, mz_stream *stream)
 {
     constexpr int THREADS_IN_BLOCK = grad_threads<P>(), WARPS_IN_BLOCK = THREADS_IN_BLOCK / 32;
     const int64_t at_once = (int64_t)mz_cuda_of(stream)->n_processors * grad_blocks<P>();
     const int64_t fit = (int64_t)(stream->workspace_bytes / sizeof(float)) / (2 * a->cols);
-    const size_t shared = (size_t)a->cols * (sizeof(T) + WARPS_IN_BLOCK / 2 * sizeof(float));
+    const size_t shared = (size_t)a->cols * sizeof(T) * (1 + N_COPIED * WARPS_IN_BLOCK);
+    mz_status status = mz_cuda_check(cudaFuncSetAttribute(layer_norm_grad_kernel<P, T>,
+                                                          cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+                                     "cudaFuncSetAttribute");
+    if (status)
+        return status;
     *n_chunks = div_up(a->rows, WARPS_IN_BLOCK);
     *n_chunks = *n_chunks < at_once ? *n_chunks : at_once;
     *n_chunks = *n_chunks < fit ? *n_chunks : fit;
     layer_norm_grad_kernel<P><<<(unsigned)*n_chunks, THREADS_IN_BLOCK, shared, stream->stream>>>(
         a->rows, (int)a->cols, (const T *)a->dy, (const T *)a->x, (const T *)a->weight, (const T *)a->dresidual,
         a->mean, a->rstd, (T *)a->dx, partial);
+    return MZ_OK;
 }
 
 template <typename T>
-static void layer_norm_grad(const mz_layer_norm_grad_args *a, float *partial, int64_t *n_chunks, mz_stream *stream)
+static mz_status layer_norm_grad(const mz_layer_norm_grad_args *a, float *partial, int64_t *n_chunks,
+                                 mz_stream *stream)
 {
     const bool aligned = is_aligned(a->dy, 16) && is_aligned(a->x, 16) && is_aligned(a->weight, 16) &&
                          is_aligned(a->dresidual, 16) && is_aligned(a->dx, 16);
     const int p = aligned ? vectors_per_lane<T>(a->cols) : 0;
     if (p == 1)
-        launch_grad<1, T>(a, partial, n_chunks, stream);
-    else if (p == 2 || p == 3)
-        launch_grad<3, T>(a, partial, n_chunks, stream);
-    else if (p == 4)
-        launch_grad<4, T>(a, partial, n_chunks, stream);
-    else if (p >= 5 && p <= 7)
-        launch_grad<7, T>(a, partial, n_chunks, stream);
-    else if (p == MOST_GRAD_VECTORS)
-        launch_grad<MOST_GRAD_VECTORS, T>(a, partial, n_chunks, stream);
-    else
-        plain_grad<T>(a, partial, n_chunks, stream);
+        return launch_grad<1, T>(a, partial, n_chunks, stream);
+    if (p == 2 || p == 3)
+        return launch_grad<3, T>(a, partial, n_chunks, stream);
+    if (p == 4)
+        return launch_grad<4, T>(a, partial, n_chunks, stream);
+    if (p >= 5 && p <= 7)
+        return launch_grad<7, T>(a, partial, n_chunks, stream);
+    if (p == MOST_GRAD_VECTORS)
+        return launch_grad<MOST_GRAD_VECTORS, T>(a, partial, n_chunks, stream);
+    plain_grad<T>(a, partial, n_chunks, stream);
+    return MZ_OK;
 }
 
 extern "C" mz_status mz_cuda_layer_norm_grad(const mz_layer_norm_grad_args *a, mz_stream *stream)
@@ -437,8 +478,9 @@ extern "C" mz_status mz_cuda_layer_norm_grad(const mz_layer_norm_grad_args *a, m
     if (n_chunks == 0)
         return need_workspace(stream, "layer_norm_grad", (size_t)a->cols * 2 * sizeof(float));
     float *partial = (float *)stream->workspace;
-    FOR_DTYPE(a->dtype, T, layer_norm_grad<T>(a, partial, &n_chunks, stream));
-    status = mz_cuda_launched("layer_norm_grad");
+    FOR_DTYPE(a->dtype, T, status = layer_norm_grad<T>(a, partial, &n_chunks, stream));
+    if (!status)
+        status = mz_cuda_launched("layer_norm_grad");
     if (status)
         return status;
     const column_sums sums = {.partial = partial,

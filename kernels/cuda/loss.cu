@@ -306,7 +306,9 @@ template <typename T> static mz_status cross_entropy(const loss_job<T> &job, mz_
         return MZ_OK;
     }
     const size_t shared = (size_t)n_buffers * (size_t)n_vectors * 16;
-    const int64_t threads = n_vectors < MOST_THREADS ? div_up(n_vectors, 32) * 32 : (int64_t)MOST_THREADS;
+    /* Loops over a row take four vectors at a time: as many threads as make that even. */
+    const int64_t rounds = 4 * div_up(n_vectors, 4 * (int64_t)MOST_THREADS);
+    const int64_t threads = div_up(div_up(n_vectors, rounds), 32) * 32;
     int per_processor = 0;
     status = mz_cuda_check(cudaFuncSetAttribute(staged_cross_entropy_kernel<T>,
                                                 cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
