@@ -56,6 +56,8 @@ double mz_peak_flops(mz_device *device, mz_stream *stream, mz_dtype dtype)
                                  .dtype_c = dtype,
                                  .alpha = 1};
     double best = 0, spent = 0;
+    if (st == MZ_OK && timed_product(device, stream, &args) == 0) /* an algorithm is chosen and loaded */
+        st = MZ_ERR_DEVICE;
     for (int i = 0; i < 8 && spent < most_seconds && st == MZ_OK; i++) {
         double seconds = timed_product(device, stream, &args);
         spent += seconds;

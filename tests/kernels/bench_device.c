@@ -326,7 +326,7 @@ static void bench_state(bench *b, const shape *s)
     int64_t begin = 0;
     must(b->device->ops->fill(b->stream, state2, 0, (size_t)n * 4));
     for (int i = 0; i < N_CHUNKS; i++) {
-        const int64_t size = i + 1 == N_CHUNKS ? n - begin : n / 64 / (N_CHUNKS + 4) * (i % 2 ? 96 : 4);
+        const int64_t size = i + 1 == N_CHUNKS ? n - begin : n / 64 / 64 / (N_CHUNKS + 4) * 64 * (i % 2 ? 96 : 4);
         chunks[i] = (mz_optim_chunk){.master = master + begin,
                                      .state1 = state1 + begin,
                                      .state2 = state2 + begin,
