@@ -47,12 +47,10 @@ static void rows(const mz_view *x, mz_dtype dtype, int64_t first, int64_t n, int
         float *to = out + t / 2 * ld;
         for (int64_t d = 0; d < head_size; d += 2 * VF_N) {
             const int64_t left = head_size - d;
-            vf low, high;
-            vf_zip_pairs(vf_pairs_n(early + d, left), late ? vf_pairs_n(late + d, left) : vf_set1(0.0f), &low,
-                         &high);
-            vf_store(to + d, low);
+            const vf even = vf_pairs_n(early + d, left), odd = late ? vf_pairs_n(late + d, left) : vf_set1(0.0f);
+            vf_store(to + d, vf_zip_pairs(even, odd, 0));
             if (left > VF_N)
-                vf_store(to + d + VF_N, high);
+                vf_store(to + d + VF_N, vf_zip_pairs(even, odd, VF_N));
         }
     }
 }

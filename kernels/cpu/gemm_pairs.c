@@ -18,7 +18,14 @@ static void pack_a_rows(const mz_gemm *g, int64_t i0, int64_t m, float *out)
     }
 }
 
-/* A is stored [k][m]: a row of a panel takes a piece of each of two stored rows. */
+/* A piece of one stored row, n elements at most. */
+MZ_INLINE vf load_piece(const uint16_t *p, int64_t n)
+{
+    return n >= 2 * VF_N ? vf_pairs(p) : vf_pairs_n(p, n);
+}
+
+/* A is stored [k][m]: a row of a panel takes a piece of each of two stored rows, and two panels are packed at once.
+ * Stores reach beyond the panel's row, into the next one, which comes later, or what follows the panel. */
 static void pack_a_columns(const mz_gemm *g, int64_t i0, int64_t m, float *out)
 {
     const int64_t ld = g->args->lda;
@@ -26,11 +33,12 @@ static void pack_a_columns(const mz_gemm *g, int64_t i0, int64_t m, float *out)
         const uint16_t *from = (const uint16_t *)g->a + 2 * (g->p0 + p) * ld + i0;
         const bool two = 2 * (g->p0 + p) + 1 < g->args->k;
         float *to = out + p * MZ_MR;
-        for (int64_t i = 0; i < m; i += MZ_MR, to += g->a_panel) {
-            const int64_t n = m - i < MZ_MR ? m - i : MZ_MR;
-            vf low, high;
-            vf_zip_pairs(vf_pairs_n(from + i, n), two ? vf_pairs_n(from + ld + i, n) : vf_set1(0.0f), &low, &high);
-            vf_store_n(to, low, MZ_MR);
+        for (int64_t i = 0; i < m; i += 2 * MZ_MR, to += 2 * g->a_panel) {
+            const vf even = load_piece(from + i, m - i),
+                     odd = two ? load_piece(from + ld + i, m - i) : vf_set1(0.0f);
+            vf_store(to, vf_zip_pairs(even, odd, 0));
+            if (i + MZ_MR < m)
+                vf_store(to + g->a_panel, vf_zip_pairs(even, odd, MZ_MR));
         }
     }
 }
@@ -61,14 +69,10 @@ MZ_INLINE void pack_b_rows(const mz_gemm *g, int64_t j, int64_t n, float *out, f
         float *to = out + p * MZ_NR;
         for (int64_t c = 0; c < n; c += MZ_NR, to += g->b_panel) {
             const int64_t left = n - c;
-            vf low, high;
             __builtin_prefetch(from + c + ROWS_AHEAD * ld, 0, 2);
             __builtin_prefetch(from + c + (ROWS_AHEAD + 1) * ld, 0, 2);
-            if (left >= MZ_NR && two)
-                vf_zip_pairs(vf_pairs(from + c), vf_pairs(from + ld + c), &low, &high);
-            else
-                vf_zip_pairs(vf_pairs_n(from + c, left), two ? vf_pairs_n(from + ld + c, left) : vf_set1(0.0f),
-                             &low, &high);
+            const vf even = load_piece(from + c, left), odd = two ? load_piece(from + ld + c, left) : vf_set1(0.0f);
+            const vf low = vf_zip_pairs(even, odd, 0), high = vf_zip_pairs(even, odd, VF_N);
             vf_store(to, low);
             vf_store(to + VF_N, high);
             if (sums)

@@ -21,16 +21,13 @@ MZ_INLINE vf vf_pairs(const uint16_t *p)
     return (vf)_mm512_loadu_si512(p);
 }
 
-/* a0 b0 a1 b1 ... of 2 VF_N elements each: *low has the first VF_N of a and b, *high the others. */
-MZ_INLINE void vf_zip_pairs(vf a, vf b, vf *low, vf *high)
+/* The pairs a[at] b[at], a[at + 1] b[at + 1], ... of vectors of 2 VF_N elements; `at` is a constant up to VF_N. */
+MZ_INLINE vf vf_zip_pairs(vf a, vf b, int at)
 {
-    vu first, second; /* where each 16-bit element comes from: bit 5 says b */
-    for (int i = 0; i < VF_N; i++) {
-        first[i] = (uint32_t)i | (uint32_t)(i + 32) << 16;
-        second[i] = (uint32_t)(i + 16) | (uint32_t)(i + 48) << 16;
-    }
-    *low = (vf)_mm512_permutex2var_epi16((__m512i)a, (__m512i)first, (__m512i)b);
-    *high = (vf)_mm512_permutex2var_epi16((__m512i)a, (__m512i)second, (__m512i)b);
+    vu from; /* where the pair's elements lie in a and, 32 further on, in b */
+    for (int i = 0; i < VF_N; i++)
+        from[i] = (uint32_t)(at + i) | (uint32_t)(at + i + 32) << 16;
+    return (vf)_mm512_permutex2var_epi16((__m512i)a, (__m512i)from, (__m512i)b);
 }
 
 /* Rounded to bf16: pairs of early[i] and late[i], and the elements of `first` followed by those of `second`. */
