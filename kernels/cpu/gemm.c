@@ -7,7 +7,7 @@
 
 /* Sizes of packed blocks, in words of 32 bits: one block of A per thread stays in the second-level cache together
  * with a panel of B; a block of B in the third level or, streamed, in memory. */
-enum { MAX_KC = 1024, A_BLOCK = 128 * 1024, B_BLOCK = 2 * 1024 * 1024, PARTIAL_BLOCK = 2 * 1024 * 1024 };
+enum { MAX_KC = 1536, A_BLOCK = 128 * 1024, B_BLOCK = 2 * 1024 * 1024, PARTIAL_BLOCK = 2 * 1024 * 1024 };
 /* B that fits here is read in place, where its layout allows it. */
 enum { SMALL_B = 64 * 1024 };
 /* Floats between panels, so that pieces of one row in neighbouring panels do not fall on one cache set. */

@@ -115,7 +115,8 @@ static void each_epilogue(harness *h, shape s, options o)
 /* Sizes at which the CPU kernels cut k, rows and columns into blocks; the reference is slow, so a few. */
 static void beyond_one_block(harness *h)
 {
-    static const shape shapes[] = {{50, 70, 2100, 1}, {300, 40, 600, 1}, {3, 200, 1100, 1}, {30, 1400, 40, 1}};
+    static const shape shapes[] = {
+        {50, 70, 2100, 1}, {300, 40, 600, 1}, {3, 200, 1100, 1}, {30, 1400, 40, 1}, {13, 37, 3301, 1}};
     for (int d = 0; d < N_STORAGE_DTYPES; d++)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
             for (int trans = 0; trans < 4; trans++)
@@ -128,14 +129,14 @@ static void beyond_one_block(harness *h)
                                    .alpha = 1.0f});
     for (int d = 0; d < N_STORAGE_DTYPES; d++)
         for (int accumulate = 0; accumulate < 2; accumulate++)
-            each_epilogue(h, (shape){50, 39, 1100, 1},
+            each_epilogue(h, (shape){20, 39, 3300, 1},
                           (options){.trans_a = accumulate,
                                     .trans_b = d == 1,
                                     .accumulate = accumulate,
                                     .dtype = storage_dtypes[d],
                                     .dtype_c = accumulate ? storage_dtypes[d] : MZ_F32,
                                     .alpha = 1.0f});
-    one_case(h, (shape){50, 2100, 1030, 1},
+    one_case(h, (shape){50, 2100, 3100, 1},
              (options){.trans_b = true, .dtype = MZ_BF16, .dtype_c = MZ_BF16, .alpha = 1.0f});
 }
 
