@@ -6,10 +6,10 @@
  * variable MPIZERO_CPU_ISA=avx512_bf16|avx512|avx2|openblas|generic names the best one to use; without it, or when the
  * processor or the build lacks what it names, the best one that there is is used.
  *
- * "avx512_bf16" is "avx512" but for products of bf16 matrices with alpha = 1, which it multiplies as they are
- * (VDPBF16PS) where the others widen them to fp32. Products are exact in fp32 and sums rounded to nearest as
- * elsewhere, so the same bounds hold; only subnormal elements (below 2^-126) count as 0, and so do sums that small.
- */
+ * "avx512_bf16" is "avx512" but for two things. Products of bf16 matrices with alpha = 1 multiply them as they are
+ * (VDPBF16PS) where the others widen them to fp32: products of elements are exact in fp32 and sums rounded to nearest
+ * as elsewhere, so the same bounds hold. And numbers are stored as bf16 by VCVTNEPS2BF16. Both take subnormal numbers
+ * (below 2^-126) for 0. */
 #ifndef MZ_KERNELS_CPU_CPU_H
 #define MZ_KERNELS_CPU_CPU_H
 
