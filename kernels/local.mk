@@ -41,6 +41,9 @@ cuda_sources = kernels/cuda/attention.cu kernels/cuda/attention_grad.cu kernels/
 	kernels/cuda/matmul_blas.cu kernels/cuda/matmul_choice.cu kernels/cuda/matmul_plain.cu kernels/cuda/optim.cu \
 	kernels/cuda/reduce.cu kernels/cuda/act.cuh kernels/cuda/attention.cuh kernels/cuda/common.cuh kernels/cuda/draws.cuh \
 	kernels/cuda/matmul.cuh kernels/cuda/matmul_plan.cuh kernels/cuda/sums.cuh
+cuda_sources += kernels/cuda/attention_tensor.cu kernels/cuda/attention_tensor_query_grad.cu \
+	kernels/cuda/attention_tensor_key_grad.cu kernels/cuda/attention_tensor.cuh \
+	kernels/cuda/attention_tensor_grad.cuh kernels/cuda/tensor_core.cuh kernels/cuda/wgmma.cuh
 if HAVE_CUDA
 libmpizero_a_SOURCES += kernels/cuda/cuda.h kernels/cuda/table.c src/device/cuda/device.c src/device/cuda/stream.h \
 	src/device/cuda/choices.h src/device/cuda/choices.c src/device/cuda/near.h src/device/cuda/near.c
@@ -48,6 +51,8 @@ cuda_objects = kernels/cuda/attention.o kernels/cuda/attention_grad.o kernels/cu
 	kernels/cuda/embedding.o kernels/cuda/layer_norm.o kernels/cuda/loss.o kernels/cuda/matmul.o \
 	kernels/cuda/matmul_blas.o kernels/cuda/matmul_choice.o kernels/cuda/matmul_plain.o kernels/cuda/optim.o \
 	kernels/cuda/reduce.o
+cuda_objects += kernels/cuda/attention_tensor.o kernels/cuda/attention_tensor_query_grad.o \
+	kernels/cuda/attention_tensor_key_grad.o
 libmpizero_a_LIBADD += $(cuda_objects)
 CLEANFILES += $(cuda_objects)
 endif
@@ -63,6 +68,11 @@ noinst_PROGRAMS += tests/kernels/bench_kernels tests/kernels/bench_device
 TESTS += tests/kernels/instruction_sets.sh
 EXTRA_DIST += tests/kernels/instruction_sets.sh tests/bench/torch_step.py tests/gpu/run \
 	tests/gpu/profile.py tests/gpu/kernel_times.c
+EXTRA_DIST += tests/gpu/bench_attention.py
+if HAVE_CUDA
+EXTRA_PROGRAMS = tests/gpu/bench_attention
+CLEANFILES += tests/gpu/bench_attention
+endif
 if HAVE_CMOCKA
 check_PROGRAMS += tests/kernels/test_ref_grad tests/kernels/test_ref_optim
 TESTS += tests/kernels/test_ref_grad tests/kernels/test_ref_optim

@@ -15,11 +15,12 @@ AS_CASE([$with_cuda],
     [/*], [AC_PATH_PROG([NVCC], [nvcc], [], [$with_cuda/bin])],
     [AC_MSG_ERROR([--with-cuda=$with_cuda: expected auto, yes, no or an absolute directory])])
 
+# Hopper's own instructions (wgmma) are in sm_90a only, which every GPU of capability 9.0 runs.
 CUDA_GENCODE=
 for mz_arch in $with_cuda_arch; do
     AS_CASE([$mz_arch], [sm_*], [], [AC_MSG_ERROR([--with-cuda-arch=$with_cuda_arch: "$mz_arch" is not of the form sm_90])])
-    mz_number=`echo "$mz_arch" | sed 's/^sm_//'`
-    CUDA_GENCODE="$CUDA_GENCODE -gencode arch=compute_$mz_number,code=$mz_arch"
+    mz_number=`echo "$mz_arch" | sed 's/^sm_//;s/^90$/90a/'`
+    CUDA_GENCODE="$CUDA_GENCODE -gencode arch=compute_$mz_number,code=sm_$mz_number"
 done
 
 AS_IF([test -n "$NVCC"], [

@@ -1,4 +1,5 @@
-/* Softmax attention forward: a running maximum and sum per query, one pass over the keys. */
+/* Softmax attention forward: a running maximum and sum per query, one pass over the keys. What the tensor cores do not
+ * take comes here: fp32, heads that are no multiple of 8, unaligned tensors, GPUs before sm_80. */
 #include "kernels/cuda/attention.cuh"
 
 /* The running softmax of the rows that this thread works on. */
@@ -112,6 +113,8 @@ extern "C" mz_status mz_cuda_attention(const mz_attention_args *a, mz_stream *st
     mz_status status = mz_check_attention(a);
     if (status)
         return status;
+    if (mz_cuda_attention_takes_tensor(a, stream))
+        return mz_cuda_attention_tensor(a, stream);
     FOR_TILING(&a->shape, L, FOR_DTYPE(a->shape.dtype, T, status = attend<L, T>(a, stream)));
     return status;
 }

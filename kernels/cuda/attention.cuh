@@ -33,12 +33,20 @@ typedef tiling<128, 32, 32, 16, 16> tiling_128;
         }                                                                                                          \
     } while (0)
 
+/* attention_tensor.cu and attention_tensor_grad.cu: 16-bit attention on the tensor cores, and whether they take it.
+ */
+bool mz_cuda_attention_takes_tensor(const mz_attention_args *a, mz_stream *stream);
+mz_status mz_cuda_attention_tensor(const mz_attention_args *a, mz_stream *stream);
+bool mz_cuda_attention_grad_takes_tensor(const mz_attention_grad_args *a, mz_stream *stream);
+mz_status mz_cuda_attention_grad_tensor(const mz_attention_grad_args *a, mz_stream *stream);
+
 /* The sample and head of a block, and its number within them: blockIdx.x runs over n_tiles tiles of each. */
 struct head_place {
     int64_t b, h, head, tile;
     __device__ head_place(const mz_attention_shape &s, int64_t n_tiles)
-        : b(blockIdx.x / n_tiles / s.heads), h(blockIdx.x / n_tiles % s.heads), head(blockIdx.x / n_tiles),
-          tile(blockIdx.x % n_tiles)
+        : b(blockIdx.x / (unsigned)n_tiles / (unsigned)s.heads),
+          h(blockIdx.x / (unsigned)n_tiles % (unsigned)s.heads), head(blockIdx.x / (unsigned)n_tiles),
+          tile(blockIdx.x % (unsigned)n_tiles)
     {
     }
 };

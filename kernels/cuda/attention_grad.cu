@@ -158,11 +158,11 @@ template <typename L, typename T> static mz_status key_grad(const mz_attention_g
     return mz_cuda_launched("attention_grad, keys");
 }
 
-/* o and d_o give their row products again in each block, so nothing has to be kept between the kernels. */
+/* The kernels of this file make the row products of o and d_o again in each block; those on the tensor cores keep them
+ * and lse for the second kernel. */
 extern "C" size_t mz_cuda_attention_grad_workspace(const mz_attention_shape *shape)
 {
-    (void)shape;
-    return 0;
+    return shape->dtype == MZ_F32 ? 0 : (size_t)(shape->batch * shape->heads * shape->t_q) * sizeof(float2);
 }
 
 extern "C" mz_status mz_cuda_attention_grad(const mz_attention_grad_args *a, mz_stream *stream)
@@ -170,6 +170,8 @@ extern "C" mz_status mz_cuda_attention_grad(const mz_attention_grad_args *a, mz_
     mz_status status = mz_check_attention_grad(a, mz_cuda_attention_grad_workspace(&a->shape));
     if (status)
         return status;
+    if (mz_cuda_attention_grad_takes_tensor(a, stream))
+        return mz_cuda_attention_grad_tensor(a, stream);
     FOR_TILING(&a->shape, L, FOR_DTYPE(a->shape.dtype, T, {
         status = query_grad<L, T>(a, stream);
         if (!status)

@@ -1,3 +1,5 @@
+#include <config.h>
+
 #include "device/backends.h"
 #include "device/meta.h"
 #include "kernels/check.h"
@@ -114,10 +116,15 @@ static mz_status meta_attention(const mz_attention_args *a, mz_stream *stream)
     return status;
 }
 
-/* The workspace of the device that runs what is planned here. */
+/* The most that any device of this build asks for, since what is planned here may run on any. */
 static size_t meta_attention_grad_workspace(const mz_attention_shape *shape)
 {
-    return mz_cpu_ops.kernels->attention_grad_workspace(shape);
+    size_t bytes = mz_cpu_ops.kernels->attention_grad_workspace(shape);
+#ifdef HAVE_CUDA
+    const size_t on_gpu = mz_cuda_ops.kernels->attention_grad_workspace(shape);
+    bytes = on_gpu > bytes ? on_gpu : bytes;
+#endif
+    return bytes;
 }
 
 /* q k^T again, and the four products of dq, dk, dv and dp. */

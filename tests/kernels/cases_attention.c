@@ -82,13 +82,17 @@ static void make_qkv(harness *h, const setting *s, make_fn make, operand qkv[3])
     }
 }
 
-/* About a quarter of the keys is padding; the last sample has no key at all. */
+/* About a quarter of the keys is padding, and in long rows all of keys 64..127; the last sample has no key at all.
+ */
 static buffer *make_mask(harness *h, const setting *s)
 {
     int64_t n = s->batch * s->t_k;
     uint8_t *mask = mz_alloc((size_t)n);
     for (int64_t i = 0; i < n; i++)
         mask[i] = i / s->t_k < s->batch - 1 || s->batch == 1 ? random_below(h, 4) != 0 : 0;
+    for (int64_t i = 0; i < n; i++)
+        if (s->t_k >= 192 && i % s->t_k / 64 == 1)
+            mask[i] = 0;
     buffer *b = data_buffer(h, mask, (size_t)n);
     mz_free(mask);
     return b;
@@ -209,6 +213,45 @@ static void each_setting(harness *h, setting s, bool backward)
             }
 }
 
+/* Tensors aligned as kernels with tiles want them, in 16 bits: the edges of tiles of 64 and 128, and the layouts.
+ */
+static const setting tiled[] = {
+    {2, 2, 1, 1, 64, FUSED, true, false, 0.0f, MZ_BF16},
+    {1, 2, 63, 63, 64, FUSED, true, false, 0.0f, MZ_BF16},
+    {2, 1, 64, 64, 64, FUSED, true, true, 0.3f, MZ_BF16},
+    {1, 2, 65, 65, 128, FUSED, true, false, 0.0f, MZ_BF16},
+    {1, 1, 127, 127, 96, APART, false, false, 0.0f, MZ_BF16},
+    {2, 1, 129, 129, 80, FUSED, true, true, 0.0f, MZ_BF16},
+    {1, 2, 130, 130, 32, HEADED, true, false, 0.3f, MZ_BF16},
+    {1, 1, 200, 200, 64, FUSED, false, false, 0.3f, MZ_BF16},
+    {2, 1, 210, 210, 64, FUSED, true, true, 0.0f, MZ_BF16},
+    {1, 1, 1, 130, 64, APART, true, false, 0.0f, MZ_BF16},
+    {1, 2, 70, 200, 64, APART, true, false, 0.0f, MZ_BF16},
+    {1, 2, 200, 70, 64, APART, true, false, 0.0f, MZ_BF16},
+    {1, 1, 129, 257, 128, HEADED, true, true, 0.3f, MZ_BF16},
+    {1, 1, 65, 131, 8, APART, false, true, 0.3f, MZ_BF16},
+    {1, 1, 100, 61, 24, APART, true, false, 0.3f, MZ_BF16},
+    {2, 2, 150, 150, 40, FUSED, false, true, 0.0f, MZ_BF16},
+    {2, 1, 320, 320, 128, FUSED, false, false, 0.0f, MZ_BF16},
+    {1, 1, 1000, 1000, 64, FUSED, true, false, 0.0f, MZ_BF16},
+    {1, 1, 1024, 1024, 64, FUSED, true, false, 0.0f, MZ_BF16},
+};
+
+static void each_tiled(harness *h, bool backward)
+{
+    h->aligned = true;
+    for (size_t i = 0; i < sizeof tiled / sizeof *tiled; i++)
+        for (int half = 0; half < 2; half++) {
+            setting s = tiled[i];
+            s.dtype = half ? MZ_F16 : MZ_BF16;
+            if (backward)
+                backward_case(h, &s);
+            else
+                forward_case(h, &s, true);
+        }
+    h->aligned = false;
+}
+
 void test_attention(harness *h)
 {
     static const setting sizes[] = {
@@ -225,6 +268,7 @@ void test_attention(harness *h)
         begin_slot(h, backward ? "attention_grad" : "attention");
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
             each_setting(h, sizes[i], backward);
+        each_tiled(h, backward);
         end_slot(h);
     }
 }
