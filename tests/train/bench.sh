@@ -1,6 +1,6 @@
 #!/bin/bash
-# bench train: sane numbers on one rank and several, at every stage and in 16 bits; the profile's families add up to
-# about its step; nothing is written.
+# bench train: sane numbers on one rank and several, at every stage and in 16 bits; the profile's families and what
+# is left add up to its step; nothing is written.
 . "${srcdir:-.}/tests/train/lib.sh"
 command -v mpirun >/dev/null || { echo "SKIP: mpirun is missing"; exit 77; }
 tiny_model "$work/model"
@@ -36,7 +36,12 @@ bench() {
     local families
     families=$(awk '/"families"/ { on = 1 } /"rest_ms"/ { on = 0 } on && /"ms":/ { gsub(/[^0-9.e-]/, ""); s += $0 }
         END { print s }' out.json)
-    true_of "$families > 0.3 * $(number .profile.step_ms) && $families < 1.02 * $(number .profile.step_ms)"
+    # On several ranks of few processors the hosts wait for each other, which is no family's time.
+    local step rest least=0.1
+    step=$(number .profile.step_ms) rest=$(number .profile.rest_ms)
+    [ "$n" = 1 ] || least=0
+    true_of "$families > $least * $step && $families < 1.02 * $step"
+    true_of "$families + $rest < 1.001 * $step && $families + $rest > 0.999 * $step"
     for flag in matmul attention norm loss optimiser; do
         grep -A2 "\"$flag\"" out.json | grep -q '"launches": [1-9]' || fail "$name: no launches of $flag"
     done
