@@ -1,7 +1,7 @@
 #!/bin/bash
 # Several real nodes, made of namespaces on this machine: collectives give the right results with the least bytes at the
-# nodes' interfaces; training has the same losses on 1, 2 and 4 nodes, evenly filled or not; a killed rank and a cut link
-# end the job within the deadline, and the message names who is missing.
+# nodes' interfaces; training has the same losses on 1, 2 and 4 nodes, evenly filled or not; of a killed rank, a stopped
+# one and a cut link the others say within the deadline who is missing.
 #
 # TIMED=1 also compares with the line rate of 1 Gbit/s links, which needs an idle machine.
 set -u
@@ -82,6 +82,7 @@ victim() { # NODE: process number of the newest rank there
     "$cluster" exec "$1" pgrep -n -x mpizero
 }
 
+stop_rank() { "$cluster" exec n3 kill -STOP "$(victim n3)"; }
 kill_rank() { "$cluster" exec n3 kill -9 "$(victim n3)"; }
 cut_link() { "$cluster" cut n3; }
 
@@ -109,5 +110,6 @@ strike() {
     wait "$job" 2>/dev/null
 }
 strike "a killed rank" kill_rank 'error: .* #[0-9]+ \(.*\): rank 5 (\(process [0-9]+\) )?has ended'
-strike "a cut link" cut_link 'error: .* #[0-9]+ \(.*\): ranks? [45](, [45])? (did not arrive|has ended|arrived, but)'
+strike "a stopped rank" stop_rank 'error: .* #[0-9]+ \(.*\): ranks? (4, )?5 (did not arrive|is in it, but|arrived, but)'
+strike "a cut link" cut_link 'error: .* #[0-9]+ \(.*\): ranks? [45](, [45])? (did not arrive|has ended|is in it, but|arrived, but)'
 exit $wrong
