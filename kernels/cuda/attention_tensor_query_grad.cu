@@ -51,7 +51,7 @@ __device__ __forceinline__ void score_grads(const score_sums &p, float factor, u
 }
 
 template <typename T, int D, bool PLAIN, int GROUPS>
-__global__ void __launch_bounds__(GROUPS *GROUP_THREADS, PLAIN &&D <= 64 ? 2 : 1)
+__global__ void __launch_bounds__(GROUPS *GROUP_THREADS, HAS_WGMMA &&PLAIN &&D <= 64 ? 2 : 1)
     tensor_query_grad_kernel(const __grid_constant__ mz_attention_grad_args a,
                              const __grid_constant__ dropout_draws draws, int64_t n_blocks)
 {
