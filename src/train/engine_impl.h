@@ -102,6 +102,9 @@ mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool trai
  * call to call. */
 mz_status mz_engine_reserve_logits(mz_engine *engine, const mz_batch *shapes, bool last_position_only);
 
+/* Memory in use where the tensors are: this process's on the CPU, all that a GPU has given away. */
+int64_t mz_engine_memory_bytes(const mz_engine *engine);
+
 /* Sends a batch to the device and runs all units on it. *result: one reference for the caller. */
 mz_status mz_engine_run_forward(mz_engine *engine, const mz_batch *batch, mz_run *run,
                                 const mz_step_scalars *scalars, mz_tensor **result);

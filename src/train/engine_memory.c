@@ -1,8 +1,10 @@
 /* The arena: planned, checked against what there is, taken. */
 #include <stdio.h>
+#include <string.h>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/memory.h"
 #include "train/engine_impl.h"
 
 #define GIB (1024.0 * 1024.0 * 1024.0)
@@ -218,4 +220,13 @@ mz_shape_key mz_shape_key_of(const mz_batch *shapes, bool training)
 mz_status mz_engine_plan(mz_engine *engine, const mz_batch *shapes)
 {
     return mz_agree(engine->world, mz_engine_reserve(engine, shapes, true), "planning a step");
+}
+
+int64_t mz_engine_memory_bytes(const mz_engine *engine)
+{
+    const mz_device_ops *ops = engine->device->ops;
+    size_t free_bytes = 0, total = 0;
+    if (strcmp(ops->name, "cpu") == 0 || ops->memory_info(engine->device, &free_bytes, &total) != MZ_OK)
+        return (int64_t)mz_memory_resident();
+    return (int64_t)(total - free_bytes);
 }

@@ -32,10 +32,10 @@ static void print_result(const mz_setup *setup, const mz_metrics *m, const mz_en
                m->eval_seconds, rate);
         return;
     }
-    json_t *root =
-        json_pack("{s:I, s:f, s:f, s:f, s:f, s:I, s:I}", "step", (json_int_t)mz_engine_steps(engine), "eval_loss",
-                  m->eval_loss, "perplexity", m->perplexity, "eval_seconds", m->eval_seconds, "tokens_per_second",
-                  rate, "tokens_seen", (json_int_t)tokens, "memory_bytes", (json_int_t)mz_memory_resident());
+    json_t *root = json_pack("{s:I, s:f, s:f, s:f, s:f, s:I, s:I}", "step", (json_int_t)mz_engine_steps(engine),
+                             "eval_loss", m->eval_loss, "perplexity", m->perplexity, "eval_seconds",
+                             m->eval_seconds, "tokens_per_second", rate, "tokens_seen", (json_int_t)tokens,
+                             "memory_bytes", (json_int_t)mz_engine_memory_bytes(engine));
     char *text = root ? json_dumps(root, JSON_REAL_PRECISION(10)) : NULL;
     printf("%s\n", text ? text : "{}");
     free(text);

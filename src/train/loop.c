@@ -72,7 +72,7 @@ static mz_status train_step(run *r, mz_metrics *metrics)
     *metrics = (mz_metrics){.step = step + 1,
                             .epoch = mz_sampler_epoch(&r->setup.sampler, step + 1),
                             .tokens_seen = (step + 1) * tokens,
-                            .memory_bytes = (int64_t)mz_memory_resident(),
+                            .memory_bytes = mz_engine_memory_bytes(r->engine),
                             .loss = info.loss,
                             .learning_rate = info.learning_rate,
                             .grad_norm = info.grad_norm,
