@@ -13,7 +13,7 @@ typedef struct matrix_sum {
 } matrix_sum;
 
 /* Sums are taken in blocks of rows, so that rounding grows with the block and the number of blocks only. */
-enum { ROW_BLOCK = 128, COLUMN_GRAIN = 32 };
+enum { ROW_BLOCK = 32, COLUMN_GRAIN = 32 };
 
 MZ_INLINE void sum_down(const matrix_sum *s, mz_dtype dtype, int64_t c, int64_t left)
 {
