@@ -6,6 +6,12 @@ tests_train_test_sampling_LDADD = $(LDADD) $(CMOCKA_LIBS)
 tests_train_test_trackers_LDADD = $(LDADD) $(CMOCKA_LIBS)
 endif
 
+overflow_tests = tests/train/overflow.np1 tests/train/overflow.np2
+check_PROGRAMS += $(overflow_tests)
+TESTS += $(overflow_tests)
+tests_train_overflow_np1_SOURCES = tests/train/overflow.c
+tests_train_overflow_np2_SOURCES = tests/train/overflow.c
+
 train_scripts = tests/train/bench.sh tests/train/bad_input.sh tests/train/damage.sh tests/train/full_disk.sh tests/train/kill.sh \
 	tests/train/parity.sh tests/train/published.sh \
 	tests/train/resume.sh tests/train/schedule.sh tests/train/signals.sh \
