@@ -10,9 +10,10 @@ examples_mlp_SOURCES = examples/mlp.c
 # Tests
 EXTRA_DIST += tests/fixtures/make_gpt2.py tests/fixtures/gpt2_odd tests/fixtures/gpt2_untied tests/fixtures/gpt2_left \
 	tests/fixtures/gpt2_bytes
-check_PROGRAMS += tests/model/test_fit.np1
-TESTS += tests/model/test_mlp.sh tests/model/test_fit.np1
+check_PROGRAMS += tests/model/test_fit.np1 tests/model/test_fit.np2
+TESTS += tests/model/test_mlp.sh tests/model/test_fit.np1 tests/model/test_fit.np2
 tests_model_test_fit_np1_SOURCES = tests/model/test_fit.c
+tests_model_test_fit_np2_SOURCES = tests/model/test_fit.c
 EXTRA_DIST += tests/model/test_mlp.sh
 if HAVE_CMOCKA
 model_tests = tests/model/test_config tests/model/test_gpt2_parity tests/model/test_half tests/model/test_peak tests/model/test_runner

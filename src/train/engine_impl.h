@@ -65,6 +65,8 @@ struct mz_engine {
     int64_t micro;   /* micro-batches of this step done */
     int64_t tokens;  /* of this rank in this step */
     size_t arena_bytes;
+    size_t room;   /* for an arena, on the rank that has the least */
+    int room_rank; /* that rank; -1 unless all ranks are planning together */
     mz_shape_key planned[MZ_MAX_PLANNED];
     int n_planned;
     double flops_per_micro; /* model FLOPs of forward and backward, from the plan */
@@ -94,6 +96,9 @@ mz_status mz_plan_logits(const mz_model *model, const mz_config *config, const m
                          bool last_position_only, size_t *arena_bytes);
 
 mz_shape_key mz_shape_key_of(const mz_batch *shapes, bool training);
+
+/* Collective. mz_engine_plan, also for an evaluation's batch. */
+mz_status mz_engine_plan_for(mz_engine *engine, const mz_batch *shapes, bool training);
 
 /* Makes the arena at least as large as the batch needs. Not collective. */
 mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool training);

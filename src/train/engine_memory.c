@@ -37,26 +37,35 @@ static mz_status out_of_memory(const mz_engine *engine, const mz_batch *shapes, 
                                size_t room)
 {
     int64_t fits = largest_batch(engine, shapes, training, room);
-    char advice[160];
+    char advice[160], place[192];
+    if (engine->room_rank >= 0 && engine->room_rank != engine->world->rank)
+        snprintf(place, sizeof place, "rank %d, which has the least", engine->room_rank);
+    else
+        snprintf(place, sizeof place, "rank %d's %s", engine->world->rank, engine->device->label);
     if (fits > 0)
-        snprintf(advice, sizeof advice, "A micro-batch of %lld fits (--per-device-train-batch-size %lld)",
-                 (long long)fits, (long long)fits);
+        snprintf(advice, sizeof advice, "A micro-batch of %lld fits (--per-device-%s-batch-size %lld)",
+                 (long long)fits, training ? "train" : "eval", (long long)fits);
     else
         snprintf(advice, sizeof advice,
                  "Not even one sample fits: use more ranks, a higher ZeRO stage or a shorter "
                  "block");
-    return mz_fail(MZ_ERR_MEMORY,
-                   "the activations of a micro-batch of %lld need %.2f GiB, %.2f GiB are free beside the model's "
-                   "state on %s. %s%s",
-                   (long long)shapes->n_samples, (double)need / GIB, (double)room / GIB, engine->device->label,
-                   advice,
-                   engine->config.activation_checkpointing_every ? "" : "; --gradient-checkpointing needs less");
+    return mz_fail(
+        MZ_ERR_MEMORY,
+        "the activations of a micro-batch of %lld need %.2f GiB, %.2f GiB are free beside the model's "
+        "state on %s. %s%s",
+        (long long)shapes->n_samples, (double)need / GIB, (double)room / GIB, place, advice,
+        !training || engine->config.activation_checkpointing_every ? "" : "; --gradient-checkpointing needs less");
 }
 
-/* Room for the arena: what is free now and what the present arena gives back, less a reserve. */
+/* Room for the arena: what is free now and what the present arena gives back, less a reserve; where all ranks have
+ * compared, as much as the rank with the least has. */
 static mz_status room_for_arena(const mz_engine *engine, size_t *room)
 {
     size_t free_bytes = 0, total = 0;
+    if (engine->room_rank >= 0) {
+        *room = engine->room;
+        return MZ_OK;
+    }
     mz_status st = engine->device->ops->memory_info(engine->device, &free_bytes, &total);
     if (st != MZ_OK)
         return st;
@@ -217,9 +226,38 @@ mz_shape_key mz_shape_key_of(const mz_batch *shapes, bool training)
     return (mz_shape_key){.hash = hash, .training = training};
 }
 
+/* Collective. The least room that a rank has, so that all come to the same decision and message. */
+static mz_status agree_on_room(mz_engine *engine)
+{
+    struct {
+        double room;
+        int rank;
+    } mine = {0, engine->world->rank}, least;
+    size_t room = 0;
+    mz_status st = room_for_arena(engine, &room);
+    st = mz_agree(engine->world, st, "asking for free memory");
+    if (st != MZ_OK)
+        return st;
+    mine.room = (double)room;
+    if (MPI_Allreduce(&mine, &least, 1, MPI_DOUBLE_INT, MPI_MINLOC, engine->world->comm) != MPI_SUCCESS)
+        return mz_fail(MZ_ERR_COMM, "comparing free memory: MPI_Allreduce failed");
+    engine->room = (size_t)least.room;
+    engine->room_rank = least.rank;
+    return MZ_OK;
+}
+
+mz_status mz_engine_plan_for(mz_engine *engine, const mz_batch *shapes, bool training)
+{
+    mz_status st = agree_on_room(engine);
+    if (st == MZ_OK)
+        st = mz_agree(engine->world, mz_engine_reserve(engine, shapes, training), "planning a step");
+    engine->room_rank = -1;
+    return st;
+}
+
 mz_status mz_engine_plan(mz_engine *engine, const mz_batch *shapes)
 {
-    return mz_agree(engine->world, mz_engine_reserve(engine, shapes, true), "planning a step");
+    return mz_engine_plan_for(engine, shapes, true);
 }
 
 int64_t mz_engine_memory_bytes(const mz_engine *engine)

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "core/clock.h"
+#include "train/engine_impl.h"
 
 /* Block `index`, or a sample of which nothing counts where there is none. */
 static void fill_sample(const mz_dataset *data, int64_t index, int32_t *ids, int32_t *labels)
@@ -12,6 +13,17 @@ static void fill_sample(const mz_dataset *data, int64_t index, int32_t *ids, int
     mz_dataset_block(data, there ? index : 0, ids, labels);
     for (int64_t t = 0; t < n && !there; t++)
         labels[t] = -100;
+}
+
+mz_status mz_eval_plan(mz_world *world, mz_engine *engine, const mz_setup *setup)
+{
+    mz_token_batch tokens;
+    mz_status st = mz_token_batch_create(setup->eval_batch_size, setup->block_size, &tokens);
+    st = mz_agree(world, st, "making the evaluation's batch");
+    if (st == MZ_OK)
+        st = mz_engine_plan_for(engine, &tokens.batch, false);
+    mz_token_batch_free(&tokens);
+    return st;
 }
 
 mz_status mz_eval_loop(mz_world *world, mz_engine *engine, const mz_setup *setup, mz_metrics *metrics)

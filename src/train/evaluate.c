@@ -56,6 +56,8 @@ mz_status mz_evaluate(mz_world *world, const mz_train_options *options)
     if (st == MZ_OK)
         st = mz_agree(world, load_model(engine, options, &setup), "loading the model");
     if (st == MZ_OK)
+        st = mz_eval_plan(world, engine, &setup);
+    if (st == MZ_OK)
         st = mz_eval_loop(world, engine, &setup, &metrics);
     if (st == MZ_OK && world->rank == 0)
         print_result(&setup, &metrics, engine, options->json);

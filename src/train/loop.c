@@ -238,6 +238,8 @@ static mz_status prepare(run *r)
                       "making the batch");
     if (st == MZ_OK)
         st = mz_engine_plan(r->engine, &r->tokens.batch);
+    if (st == MZ_OK && r->setup.validation)
+        st = mz_eval_plan(r->world, r->engine, &r->setup);
     r->progress = (mz_progress){.on = r->world->rank == 0 && !o->quiet,
                                 .max_steps = r->setup.max_steps,
                                 .logging_steps = logging_steps(o, &r->setup.config)};

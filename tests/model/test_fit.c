@@ -1,4 +1,5 @@
-/* A step that does not fit as it is: first what is cheap is recomputed, then the message says what would fit. */
+/* A step that does not fit as it is: first what is cheap is recomputed, then the message says what would fit. On
+ * two ranks, of which one has less memory, both come to the same. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -79,6 +80,34 @@ static void check(mz_world *world, const mz_model *model, const mz_config *confi
            "a message that says what fits");
 }
 
+/* Rank 1 has half of what the step needs, rank 0 has plenty. */
+static void check_ranks(mz_world *world, const mz_model *model, const mz_config *config)
+{
+    const mz_host_input shapes[] = {{.role = MZ_INPUT_IDS, .dtype = MZ_I32, .n_dims = 2, .shape = {B, T}},
+                                    {.role = MZ_INPUT_LABELS, .dtype = MZ_I32, .n_dims = 2, .shape = {B, T}}};
+    const mz_batch batch = {.inputs = shapes, .n_inputs = 2, .n_samples = B};
+    mz_plan thrifty;
+    mz_engine *engine = NULL;
+    expect(mz_plan_step(model, config, &batch, true, true, &thrifty) == MZ_OK, "a plan");
+    expect(mz_engine_create(world, config, model, NULL, &engine) == MZ_OK, "an engine");
+    if (failures)
+        return;
+    mz_device_ops ops = *engine->device->ops;
+    ops.memory_info = little_memory;
+    engine->device->ops = &ops;
+    free_bytes = (size_t)1 << 40;
+    if (world->rank == 1)
+        free_bytes = thrifty.arena_bytes / 2 + thrifty.arena_bytes / 64;
+    expect(mz_engine_plan(engine, &batch) == MZ_ERR_MEMORY, "both ranks refuse the batch");
+    expect(strstr(mz_last_error(), "A micro-batch of 2 fits"), "the batch that fits on both");
+    expect(strstr(mz_last_error(), "rank 1"), "the rank with the least memory");
+    free_bytes = (size_t)1 << 40;
+    if (world->rank == 1)
+        free_bytes = thrifty.arena_bytes + thrifty.arena_bytes / 32;
+    expect(mz_engine_plan(engine, &batch) == MZ_OK && engine->recompute_cheap, "both ranks recompute");
+    mz_engine_destroy(engine);
+}
+
 int main(void)
 {
     mz_world *world = NULL;
@@ -89,10 +118,10 @@ int main(void)
     defaults.micro_batch_size = B;
     defaults.gradient_accumulation_steps = 1;
     expect(mz_start(0, 0, &world) == MZ_OK, "a world");
-    expect(mz_config_load(NULL, &defaults, 1, &config) == MZ_OK, "a configuration");
+    expect(mz_config_load(NULL, &defaults, world->size, &config) == MZ_OK, "a configuration");
     expect(mz_model_from_config("small", config_json, &model) == MZ_OK, "a model");
     if (failures == 0)
-        check(world, model, &config);
+        (world->size > 1 ? check_ranks : check)(world, model, &config);
     mz_model_destroy(model);
     mz_stop(world);
     return failures > 0;
