@@ -13,7 +13,7 @@ static bool is_floating(mz_dtype dtype)
 static mz_status check(const mz_comm *comm, const mz_collective *what)
 {
     bool is_sum = what->kind == MZ_REDUCE_SCATTER || what->kind == MZ_ALL_REDUCE;
-    bool has_blocks = what->kind == MZ_ALL_GATHER || what->kind == MZ_REDUCE_SCATTER;
+    bool has_blocks = what->kind == MZ_ALL_GATHER || what->kind == MZ_REDUCE_SCATTER || what->kind == MZ_ALL_TO_ALL;
     if (what->n_segments < 0 || (what->n_segments && !what->segments))
         return mz_fail(MZ_ERR_ARGUMENT, "collective (%s): %d segments", what->label, what->n_segments);
     if ((unsigned)what->dtype >= MZ_N_DTYPES ||
@@ -29,6 +29,11 @@ static mz_status check(const mz_comm *comm, const mz_collective *what)
             return mz_fail(MZ_ERR_ARGUMENT, "collective (%s): segment %d has count %lld and stride %lld",
                            what->label, i, (long long)s->count, (long long)s->stride);
     }
+    if (what->kind == MZ_ALL_TO_ALL && comm && (comm->gpu || (comm->hier && comm->layout.per_node > 1)))
+        return mz_fail(
+            MZ_ERR_UNSUPPORTED,
+            "all_to_all (%s): expected ranks on CPUs, each on a node of its own, found %s and %d per node",
+            what->label, comm->device->label, comm->layout.per_node);
     return MZ_OK;
 }
 
@@ -43,7 +48,7 @@ static mz_status collect(mz_comm *comm, const mz_collective *what, mz_stream *st
     }
     if (comm->gpu)
         return mz_gpu_comm_issue(comm->gpu, what, stream);
-    bool only_copies = what->kind == MZ_ALL_GATHER || what->kind == MZ_BROADCAST;
+    bool only_copies = what->kind != MZ_REDUCE_SCATTER && what->kind != MZ_ALL_REDUCE;
     if (comm->hier || !stream || !only_copies)
         return mz_comm_issue(comm, what, stream);
     for (int i = 0; i < what->n_segments && !status; i++) {
@@ -99,6 +104,14 @@ mz_status mz_broadcast(mz_comm *comm, const mz_segment *segments, int n_segments
                                 .dtype = dtype,
                                 .root = root,
                                 .label = label};
+    return collect(comm, &what, stream);
+}
+
+mz_status mz_all_to_all(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
+                        const char *label, mz_stream *stream)
+{
+    const mz_collective what = {
+        .kind = MZ_ALL_TO_ALL, .segments = segments, .n_segments = n_segments, .dtype = dtype, .label = label};
     return collect(comm, &what, stream);
 }
 

@@ -83,11 +83,13 @@ static mz_status open_transports(mz_comm *comm, size_t chunk_bytes)
     return status || !gpus ? status : mz_gpu_comm_create(comm, &comm->gpu);
 }
 
-mz_status mz_comm_create(mz_world *world, mz_device *device, int color, size_t chunk_bytes, mz_comm **out)
+/* Collective over `from`. rank: this one's there. */
+static mz_status create(mz_world *world, mz_device *device, MPI_Comm from, int rank, int color, size_t chunk_bytes,
+                        mz_comm **out)
 {
     MPI_Comm group = MPI_COMM_NULL;
-    mz_status status = mz_mpi_check(
-        MPI_Comm_split(world->comm, color < 0 ? MPI_UNDEFINED : color, world->rank, &group), "MPI_Comm_split");
+    mz_status status =
+        mz_mpi_check(MPI_Comm_split(from, color < 0 ? MPI_UNDEFINED : color, rank, &group), "MPI_Comm_split");
     if (status)
         return status;
     if (group == MPI_COMM_NULL) {
@@ -122,10 +124,60 @@ mz_status mz_comm_create(mz_world *world, mz_device *device, int color, size_t c
     return MZ_OK;
 }
 
+mz_status mz_comm_create(mz_world *world, mz_device *device, int color, size_t chunk_bytes, mz_comm **out)
+{
+    return create(world, device, world->comm, world->rank, color, chunk_bytes, out);
+}
+
+mz_status mz_comm_split(mz_comm *comm, int color, mz_comm **group)
+{
+    if (!comm) {
+        *group = NULL;
+        return MZ_OK;
+    }
+    mz_comm *made = NULL;
+    mz_status mine = create(comm->world, comm->device, comm->group, comm->layout.rank, color, 0, &made);
+    mz_status status = mz_mpi_agree(comm->group, mine, "setting up groups of ranks");
+    if (status) {
+        mz_comm_destroy(made);
+        return status;
+    }
+    if (made) {
+        made->parent = comm;
+        made->next_group = comm->groups;
+        comm->groups = made;
+    }
+    *group = made;
+    return MZ_OK;
+}
+
+static void add_stats(mz_comm_stats *sum, const mz_comm_stats *more)
+{
+    sum->n_calls += more->n_calls;
+    sum->bytes_in_node += more->bytes_in_node;
+    sum->bytes_between_nodes += more->bytes_between_nodes;
+    sum->seconds += more->seconds;
+}
+
+/* The parent keeps what this group has sent. */
+static void leave_parent(mz_comm *comm)
+{
+    if (!comm->parent)
+        return;
+    mz_comm_stats stats;
+    mz_comm_get_stats(comm, &stats);
+    add_stats(&comm->parent->past, &stats);
+    mz_comm **link = &comm->parent->groups;
+    while (*link != comm)
+        link = &(*link)->next_group;
+    *link = comm->next_group;
+}
+
 void mz_comm_destroy(mz_comm *comm)
 {
     if (!comm)
         return;
+    leave_parent(comm);
     mz_gpu_comm_destroy(comm->gpu);
     mz_hier_destroy(comm->hier);
     mz_all_reduce_plan_free(&comm->plan);
@@ -149,6 +201,21 @@ int mz_comm_size(const mz_comm *comm)
     return comm ? comm->layout.size : 1;
 }
 
+void mz_comm_get_place(const mz_comm *comm, mz_comm_place *place)
+{
+    *place = (mz_comm_place){.n_nodes = 1, .per_node = 1};
+    if (comm)
+        *place = (mz_comm_place){.n_nodes = comm->layout.n_nodes,
+                                 .per_node = comm->layout.per_node,
+                                 .node = comm->layout.node,
+                                 .local = comm->layout.local};
+}
+
+int mz_comm_rank_at(const mz_comm *comm, int node, int local)
+{
+    return comm ? mz_layout_rank(&comm->layout, node, local) : 0;
+}
+
 void mz_comm_get_stats(const mz_comm *comm, mz_comm_stats *stats)
 {
     *stats = (mz_comm_stats){0};
@@ -160,6 +227,12 @@ void mz_comm_get_stats(const mz_comm *comm, mz_comm_stats *stats)
     pthread_mutex_unlock(lock);
     if (comm->gpu)
         mz_gpu_comm_stats(comm->gpu, stats);
+    add_stats(stats, &comm->past);
+    for (const mz_comm *group = comm->groups; group; group = group->next_group) {
+        mz_comm_stats more;
+        mz_comm_get_stats(group, &more);
+        add_stats(stats, &more);
+    }
 }
 
 void mz_comm_set_delay(mz_comm *comm, double seconds)

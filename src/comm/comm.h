@@ -78,6 +78,27 @@ void mz_comm_destroy(mz_comm *comm);
 int mz_comm_rank(const mz_comm *comm);
 int mz_comm_size(const mz_comm *comm);
 
+/* Collective over the comm's ranks: a comm of those that give the same `color`; color < 0: this rank is in no group,
+ * *group is NULL. Ranks keep their order; device, time limit and transports are as the comm's own. comm NULL: one
+ * rank alone, *group is NULL. The comm must outlive its groups.
+ *
+ * A group is a comm of its own: its collectives are numbered apart, and only its ranks take part. Who is in several
+ * comms issues their collectives in one order on all ranks and on one stream (or in turn on streams that wait for
+ * each other): two collectives of different comms that wait for each other would never end. A failure ends the
+ * collectives of the group it happened in; ranks of other groups meet it when they next wait for such a rank. */
+mz_status mz_comm_split(mz_comm *comm, int color, mz_comm **group);
+
+/* How a comm's ranks sit: n_nodes of per_node ranks each, this one being number `local` on `node`. Where not every
+ * node has equally many ranks of the comm, evenly spaced in their order, each rank counts as a node of its own.
+ * comm NULL: one rank on one node. */
+typedef struct mz_comm_place {
+    int n_nodes, per_node;
+    int node, local;
+} mz_comm_place;
+void mz_comm_get_place(const mz_comm *comm, mz_comm_place *place);
+/* The comm rank that sits there: ranks of equal `local` are a rail. comm NULL: 0. */
+int mz_comm_rank_at(const mz_comm *comm, int node, int local);
+
 /* One contiguous piece of a collective. For rank r of n the block of the larger buffer begins r * stride
  * elements after its start; stride >= count. Several segments in one call are one collective: issued and
  * numbered together, so that small pieces share the latency. */
@@ -88,7 +109,7 @@ typedef struct mz_segment {
     int64_t stride; /* elements between blocks; ignored where there is one block */
 } mz_segment;
 
-/* All four are stream-ordered: they return at once on a stream with a worker, and the result is there when
+/* All five are stream-ordered: they return at once on a stream with a worker, and the result is there when
  * the stream gets there. `label` (a static or long-lived string: "unit transformer.h.3") appears in messages.
  * segments are copied. Errors found later are returned by the stream's sync; after one, every later
  * collective of the comm fails with it. stream NULL, or comm NULL (a rank that is alone): done when the call
@@ -100,7 +121,10 @@ typedef struct mz_segment {
  *                 block of send is overwritten when recv_dtype is another type or recv accumulates; blocks that
  *                 lie one after the other (stride == count) are faster, here and in all_gather.
  * all_reduce:     recv = scale * sum of sends. recv may be send.
- * broadcast:      everybody's recv = root's send. */
+ * broadcast:      everybody's recv = root's send.
+ * all_to_all:     recv block r = rank r's send's block [my rank]; both have the stride. recv and send have nothing in
+ *                 common. For ranks that are on a node each, as those of a rail are, and compute on CPUs; else
+ *                 MZ_ERR_UNSUPPORTED. */
 mz_status mz_all_gather(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
                         const char *label, mz_stream *stream);
 mz_status mz_reduce_scatter(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
@@ -110,12 +134,14 @@ mz_status mz_all_reduce(mz_comm *comm, const mz_segment *segments, int n_segment
                         const char *label, mz_stream *stream);
 mz_status mz_broadcast(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype, int root,
                        const char *label, mz_stream *stream);
+mz_status mz_all_to_all(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
+                        const char *label, mz_stream *stream);
 mz_status mz_barrier(mz_comm *comm, const char *label);
 
 /* Small sums and maxima of host values, blocking, within the deadline; values in place. n <= 64. */
 mz_status mz_all_reduce_host(mz_comm *comm, double *values, int n, bool maximum, const char *label);
 
-/* Traffic since creation. */
+/* Traffic since creation, that of groups split from the comm included. */
 typedef struct mz_comm_stats {
     int64_t n_calls;
     double bytes_in_node, bytes_between_nodes; /* that this rank sent */

@@ -122,6 +122,7 @@ static mz_status launch(mz_gpu_comm *gpu, const mz_collective *what, const mz_op
         return node->ops->all_reduce(node, op, what->segments, what->n_segments, what->dtype, what->scale, stream);
     case MZ_BROADCAST:
         return node->ops->broadcast(node, op, what->segments, what->n_segments, what->dtype, what->root, stream);
+    case MZ_ALL_TO_ALL:
     case MZ_BARRIER:
     case MZ_HOST_REDUCE:
     case MZ_N_COLLECTIVES:

@@ -32,6 +32,9 @@ mz_status mz_hier_reduce_scatter(mz_hier *hier, const mz_op_info *op, const mz_s
                                  mz_dtype dtype, mz_dtype recv_dtype, float scale, bool accumulate);
 mz_status mz_hier_broadcast(mz_hier *hier, const mz_op_info *op, const mz_segment *segments, int n, mz_dtype dtype,
                             int root);
+/* One rank per node. */
+mz_status mz_hier_all_to_all(mz_hier *hier, const mz_op_info *op, const mz_segment *segments, int n,
+                             mz_dtype dtype);
 mz_status mz_hier_barrier(mz_hier *hier, const mz_op_info *op);
 
 /* Bytes that this rank sent so far. */

@@ -1,4 +1,4 @@
-/* All-gather, reduce-scatter and broadcast over both levels. */
+/* All-gather, reduce-scatter and broadcast over both levels; all-to-all between the nodes. */
 #include <string.h>
 
 #include "comm/sum.h"
@@ -178,5 +178,46 @@ mz_status mz_hier_broadcast(mz_hier *hier, const mz_op_info *op, const mz_segmen
                          .root = root,
                          .exchange = broadcast_exchange,
                          .arrive = broadcast_arrive};
+    return mz_voyage_run(&v, segments, n);
+}
+
+static mz_status swap_depart(const mz_voyage *v, mz_flight *f)
+{
+    int rank = v->hier->layout->rank;
+    memcpy(mz_piece_recv(&f->piece, rank, v->element), mz_piece_send(&f->piece, rank, v->element),
+           (size_t)f->piece.count * v->element);
+    return MZ_OK;
+}
+
+static mz_status swap_exchange(const mz_voyage *v, mz_leg *leg, int to, int from)
+{
+    mz_hier *hier = v->hier;
+    const mz_piece *piece = &leg->flight->piece;
+    size_t bytes = (size_t)piece->count * v->element;
+    mz_status status =
+        mz_leg_recv(hier, v->op, leg, from, mz_piece_recv(piece, mz_rail_rank(hier, from), v->element), bytes);
+    if (!status)
+        status = mz_leg_send(hier, v->op, leg, to, mz_piece_send(piece, mz_rail_rank(hier, to), v->element), bytes);
+    return status;
+}
+
+static mz_status swap_arrive(const mz_voyage *v, mz_flight *f)
+{
+    (void)v;
+    (void)f; /* it arrived where it belongs */
+    return MZ_OK;
+}
+
+mz_status mz_hier_all_to_all(mz_hier *hier, const mz_op_info *op, const mz_segment *segments, int n, mz_dtype dtype)
+{
+    if (!mz_segments_count(segments, n))
+        return mz_hier_barrier(hier, op); /* without elements all still meet */
+    const mz_voyage v = {.hier = hier,
+                         .op = op,
+                         .element = mz_dtype_size(dtype),
+                         .dtype = dtype,
+                         .depart = swap_depart,
+                         .exchange = swap_exchange,
+                         .arrive = swap_arrive};
     return mz_voyage_run(&v, segments, n);
 }

@@ -21,9 +21,9 @@ struct mz_issued {
 };
 
 static const char *const kind_names[MZ_N_COLLECTIVES] = {
-    [MZ_ALL_GATHER] = "all_gather", [MZ_REDUCE_SCATTER] = "reduce_scatter",
-    [MZ_ALL_REDUCE] = "all_reduce", [MZ_BROADCAST] = "broadcast",
-    [MZ_BARRIER] = "barrier",       [MZ_HOST_REDUCE] = "all_reduce_host"};
+    [MZ_ALL_GATHER] = "all_gather",      [MZ_REDUCE_SCATTER] = "reduce_scatter", [MZ_ALL_REDUCE] = "all_reduce",
+    [MZ_BROADCAST] = "broadcast",        [MZ_ALL_TO_ALL] = "all_to_all",         [MZ_BARRIER] = "barrier",
+    [MZ_HOST_REDUCE] = "all_reduce_host"};
 
 static uint64_t hash_in(uint64_t hash, uint64_t value)
 {
@@ -137,6 +137,8 @@ static mz_status execute(mz_issued *record)
                                   what->scale, record->segments + record->capacity);
     case MZ_BROADCAST:
         return mz_hier_broadcast(comm->hier, op, what->segments, what->n_segments, what->dtype, what->root);
+    case MZ_ALL_TO_ALL:
+        return mz_hier_all_to_all(comm->hier, op, what->segments, what->n_segments, what->dtype);
     case MZ_BARRIER:
         return mz_hier_barrier(comm->hier, op);
     case MZ_N_COLLECTIVES:

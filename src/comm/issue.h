@@ -15,6 +15,7 @@ typedef enum mz_collective_kind {
     MZ_REDUCE_SCATTER,
     MZ_ALL_REDUCE,
     MZ_BROADCAST,
+    MZ_ALL_TO_ALL,
     MZ_BARRIER,
     MZ_HOST_REDUCE,
     MZ_N_COLLECTIVES
@@ -37,6 +38,8 @@ struct mz_gpu_comm;
 
 struct mz_comm {
     mz_world *world;
+    mz_comm *parent, *groups, *next_group; /* what it was split from, was split into, and its parent's next */
+    mz_comm_stats past;                    /* of groups that are no more */
     mz_device *device;
     MPI_Comm group;
     mz_layout layout;

@@ -1,5 +1,5 @@
-/* Comms of some of the ranks: by colour, with ranks in none; bytes between nodes are the least possible; bad
- * arguments. */
+/* Comms of some of the ranks: by colour, with ranks in none, split from others; bytes between nodes are the least
+ * possible; bad arguments. */
 #include "check.h"
 #include "comm/comm.h"
 
@@ -53,6 +53,79 @@ static void check_traffic(mz_device *device, int ranks_per_node)
     mz_world_destroy(world);
 }
 
+/* The two levels of a comm as groups of their own: sums inside the nodes, blocks exchanged between them. */
+static void check_levels(mz_device *device, int ranks_per_node)
+{
+    static float in[4 * N], out[4 * N];
+    mz_world *world = NULL;
+    mz_comm *comm = NULL, *node = NULL, *rail = NULL;
+    mz_comm_place place;
+    mz_comm_stats stats;
+    const mz_world_options options = {.ranks_per_node = ranks_per_node, .timeout_seconds = 60};
+    REQUIRE(mz_world_create(&options, &world));
+    REQUIRE(mz_comm_create(world, device, 0, 0, &comm));
+    mz_comm_get_place(comm, &place);
+    CHECK(place.n_nodes == world->n_nodes && place.per_node == world->local_size && place.node == world->node &&
+              place.local == world->local_rank && mz_comm_rank_at(comm, place.node, place.local) == world->rank,
+          "%d x %d, at %d, %d", place.n_nodes, place.per_node, place.node, place.local);
+    REQUIRE(mz_comm_split(comm, place.node, &node));
+    REQUIRE(mz_comm_split(comm, place.local, &rail));
+    CHECK(mz_comm_size(node) == place.per_node && mz_comm_rank(node) == place.local, "rank %d of %d",
+          mz_comm_rank(node), mz_comm_size(node));
+    CHECK(mz_comm_size(rail) == place.n_nodes && mz_comm_rank(rail) == place.node, "rank %d of %d",
+          mz_comm_rank(rail), mz_comm_size(rail));
+    float mine = (float)world->rank, sum = 0, expected = 0;
+    const mz_segment one = {&mine, &sum, 1, 1};
+    REQUIRE(mz_all_reduce(node, &one, 1, MZ_F32, 1, "node", NULL));
+    for (int l = 0; l < place.per_node; l++)
+        expected += (float)mz_comm_rank_at(comm, place.node, l);
+    CHECK(sum == expected, "%g, not %g", (double)sum, (double)expected);
+
+    for (int i = 0; i < 4 * N; i++)
+        in[i] = (float)(world->rank * 10000 + i);
+    const mz_segment blocks[] = {{in, out, N / 2, N}, {in + N / 2, out + N / 2, N / 2, N}};
+    REQUIRE(mz_all_to_all(rail, blocks, 2, MZ_F32, "rail", NULL));
+    for (int m = 0; m < place.n_nodes; m++)
+        for (int i = 0; i < N; i++)
+            if (out[m * N + i] != (float)(mz_comm_rank_at(comm, m, place.local) * 10000 + place.node * N + i)) {
+                CHECK(false, "from node %d, element %d: %g", m, i, (double)out[m * N + i]);
+                break;
+            }
+    mz_comm_get_stats(rail, &stats);
+    double sent = (place.n_nodes - 1) * (double)N * sizeof(float);
+    CHECK(stats.bytes_between_nodes == sent, "%g bytes, expected %g", stats.bytes_between_nodes, sent);
+    if (place.per_node > 1)
+        CHECK(mz_all_to_all(comm, blocks, 2, MZ_F32, "both levels", NULL) == MZ_ERR_UNSUPPORTED, "two levels");
+    mz_comm_destroy(rail);
+    mz_comm_destroy(node);
+    mz_comm_get_stats(comm, &stats); /* remembers what its groups sent */
+    CHECK(stats.bytes_between_nodes == sent, "%g bytes, expected %g", stats.bytes_between_nodes, sent);
+    mz_comm_destroy(comm);
+    mz_world_destroy(world);
+}
+
+/* Groups with ranks in none, of uneven sizes, and of groups; of one rank alone. */
+static void check_splits(mz_world *world, mz_device *device)
+{
+    mz_comm *comm = NULL, *three = NULL, *pair = NULL, *none = NULL;
+    mz_comm_place place;
+    REQUIRE(mz_comm_create(world, device, 0, 0, &comm));
+    REQUIRE(mz_comm_split(comm, world->rank == 1 ? -1 : 0, &three));
+    CHECK((three == NULL) == (world->rank == 1), "rank %d", world->rank);
+    if (three)
+        REQUIRE(mz_comm_split(three, world->rank == 3 ? 1 : 0, &pair));
+    double value = world->rank;
+    REQUIRE(mz_all_reduce_host(pair, &value, 1, false, "pair"));
+    CHECK(value == (world->rank % 2 ? world->rank : 2), "%g", value);
+    mz_comm_destroy(pair);
+    mz_comm_destroy(three);
+    mz_comm_destroy(comm);
+    REQUIRE(mz_comm_split(NULL, 0, &none));
+    CHECK(!none, "a group of one rank alone");
+    mz_comm_get_place(NULL, &place);
+    CHECK(place.n_nodes == 1 && place.per_node == 1 && mz_comm_rank_at(NULL, 0, 0) == 0, "alone");
+}
+
 static void check_arguments(mz_world *world, mz_device *device)
 {
     mz_comm *comm = NULL;
@@ -82,9 +155,11 @@ int main(void)
     REQUIRE(mz_world_create(NULL, &world));
     check_groups(world, device);
     check_arguments(world, device);
-    check_traffic(device, 1);
-    check_traffic(device, 2);
-    check_traffic(device, 4);
+    check_splits(world, device);
+    for (int ranks_per_node = 1; ranks_per_node <= 4; ranks_per_node *= 2) {
+        check_traffic(device, ranks_per_node);
+        check_levels(device, ranks_per_node);
+    }
     mz_world_destroy(world);
     mz_device_close(device);
     MPI_Finalize();
