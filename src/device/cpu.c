@@ -131,5 +131,7 @@ const mz_device_ops mz_cpu_ops = {
     .copy_2d = mz_cpu_copy_2d,
     .fill = mz_cpu_fill,
     .host_call = mz_cpu_host_call,
+    .post = mz_cpu_post,
+    .await = mz_cpu_await,
     .kernels = &mz_kernels_cpu,
 };

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/clock.h"
 #include "core/copy.h"
@@ -20,7 +21,7 @@ typedef struct failure {
 typedef struct task task;
 struct task {
     mz_status (*run)(const task *t);
-    bool after_failure; /* runs even when the stream has failed: records and waits */
+    bool after_failure; /* runs even when the stream has failed: events and words */
     mz_stream *stream;
     void *dst;
     const void *src;
@@ -30,6 +31,8 @@ struct task {
     uint64_t ticket; /* which recording of the event */
     mz_host_fn fn;
     void *arg;
+    uint32_t *word;
+    uint32_t value;
     task *next;
 };
 
@@ -413,4 +416,28 @@ static mz_status run_host_call(const task *t)
 mz_status mz_cpu_host_call(mz_stream *stream, mz_host_fn fn, void *arg)
 {
     return submit(stream, (task){.run = run_host_call, .fn = fn, .arg = arg});
+}
+
+static mz_status run_post(const task *t)
+{
+    __atomic_store_n(t->word, t->value, __ATOMIC_RELEASE);
+    return MZ_OK;
+}
+
+mz_status mz_cpu_post(mz_stream *stream, uint32_t *word, uint32_t value)
+{
+    return submit(stream, (task){.run = run_post, .after_failure = true, .word = word, .value = value});
+}
+
+static mz_status run_await(const task *t)
+{
+    const struct timespec nap = {0, 20000};
+    while ((int32_t)(__atomic_load_n(t->word, __ATOMIC_ACQUIRE) - t->value) < 0)
+        nanosleep(&nap, NULL);
+    return MZ_OK;
+}
+
+mz_status mz_cpu_await(mz_stream *stream, uint32_t *word, uint32_t value)
+{
+    return submit(stream, (task){.run = run_await, .after_failure = true, .word = word, .value = value});
 }

@@ -25,5 +25,7 @@ mz_status mz_cpu_copy_2d(mz_stream *stream, void *dst, size_t dst_stride, const 
                          size_t row_bytes, size_t n_rows);
 mz_status mz_cpu_fill(mz_stream *stream, void *dst, uint8_t byte, size_t bytes);
 mz_status mz_cpu_host_call(mz_stream *stream, mz_host_fn fn, void *arg);
+mz_status mz_cpu_post(mz_stream *stream, uint32_t *word, uint32_t value);
+mz_status mz_cpu_await(mz_stream *stream, uint32_t *word, uint32_t value);
 
 #endif

@@ -27,7 +27,7 @@ static const slot op_slots[] = {
     OP(count),         OP(open),         OP(close),         OP(alloc),          OP(free),          OP(alloc_pinned),
     OP(free_pinned),   OP(memory_info),  OP(stream_create), OP(stream_destroy), OP(stream_sync),   OP(event_create),
     OP(event_destroy), OP(event_record), OP(event_sync),    OP(event_done),     OP(event_elapsed), OP(wait),
-    OP(copy),          OP(copy_2d),      OP(fill),          OP(host_call),
+    OP(copy),          OP(copy_2d),      OP(fill),          OP(host_call),      OP(post),          OP(await),
 };
 #undef OP
 

@@ -2,15 +2,15 @@
  * "cpu" is always there, "cuda" when built with it, and "meta" computes nothing: it hands out addresses
  * that hold no memory and counts the work, so that a step can be planned before it is run.
  *
- * Streams. Work given to a stream runs in order. Two streams are ordered by events only. On the CPU a
+ * Streams. Work given to a stream runs in order. Two streams are ordered by events or words only. On the CPU a
  * MZ_STREAM_COMPUTE stream runs each operation at once in the calling thread, and the other kinds have a
  * worker thread each; on CUDA they are CUDA streams. Code written for one is right for the other:
- *   - copy, copy_2d, fill and host_call are stream-ordered on every kind of stream;
+ *   - copy, copy_2d, fill, host_call, post and await are stream-ordered on every kind of stream;
  *   - kernels are given the compute stream, or are called from within a host_call (where on the CPU they
  *     run in that thread, with stream NULL).
  * A failure inside a worker is kept by its stream and returned by the next stream_sync, event_sync or
  * wait that depends on it. Until a stream_sync has returned it, the stream's later work is skipped: host
- * functions are not called, events are still reached. */
+ * functions are not called, events are still reached, words posted. */
 #ifndef MZ_DEVICE_DEVICE_H
 #define MZ_DEVICE_DEVICE_H
 
@@ -69,6 +69,12 @@ typedef struct mz_device_ops {
     /* Runs fn(arg) on a host thread once all earlier work of the stream is done; later work waits for it.
      * fn may not call operations of this table that take a stream. */
     mz_status (*host_call)(mz_stream *stream, mz_host_fn fn, void *arg);
+
+    /* Counters that wrap, in pinned memory: they order a stream behind work that is not issued yet, which events
+     * cannot. post sets *word once all earlier work of the stream is done. await holds the stream's later work, and
+     * no thread, until *word has reached `value`; the host may set it too, by an atomic store. */
+    mz_status (*post)(mz_stream *stream, uint32_t *word, uint32_t value);
+    mz_status (*await)(mz_stream *stream, uint32_t *word, uint32_t value);
 
     const mz_kernels *kernels; /* every slot filled; checked when the device is opened */
 } mz_device_ops;

@@ -228,6 +228,14 @@ mz_status mz_device_meta_counts(const mz_device *device, mz_meta_counts *counts)
     return MZ_OK;
 }
 
+static mz_status meta_word(mz_stream *stream, uint32_t *word, uint32_t value)
+{
+    (void)stream;
+    (void)word;
+    (void)value;
+    return MZ_OK;
+}
+
 const mz_device_ops mz_meta_ops = {
     .name = "meta",
     .count = meta_count,
@@ -252,5 +260,7 @@ const mz_device_ops mz_meta_ops = {
     .copy_2d = meta_copy_2d,
     .fill = meta_fill,
     .host_call = meta_host_call,
+    .post = meta_word,
+    .await = meta_word,
     .kernels = &mz_kernels_meta,
 };

@@ -229,6 +229,36 @@ static void a_compute_stream_fails_at_once(void **state)
     assert_int_equal(f->ops->stream_sync(f->compute), MZ_OK);
 }
 
+static void words_hold_a_stream_for_what_comes_later(void **state)
+{
+    fixture *f = *state;
+    void *memory = NULL;
+    assert_int_equal(f->ops->alloc_pinned(f->device, 2 * sizeof(uint32_t), &memory), MZ_OK);
+    uint32_t *words = memory;
+    journal j = {0};
+    note after = {.journal = &j, .value = 1}, last = {.journal = &j, .value = 2};
+    words[0] = words[1] = UINT32_MAX; /* they wrap */
+    assert_int_equal(f->ops->await(f->comm, &words[0], 1), MZ_OK);
+    assert_int_equal(f->ops->host_call(f->comm, write_note, &after), MZ_OK);
+    assert_int_equal(f->ops->await(f->comm, &words[1], 0), MZ_OK);
+    assert_int_equal(f->ops->host_call(f->comm, write_note, &last), MZ_OK);
+    pause_ms(10);
+    assert_int_equal(atomic_load(&j.n), 0);
+    assert_int_equal(f->ops->post(f->copy, &words[0], 0), MZ_OK);
+    pause_ms(10);
+    assert_int_equal(atomic_load(&j.n), 0); /* not enough yet */
+    assert_int_equal(f->ops->host_call(f->copy, fail_here, NULL), MZ_OK);
+    assert_int_equal(f->ops->post(f->copy, &words[0], 1), MZ_OK); /* after a failure, too */
+    while (atomic_load(&j.n) < 1)
+        pause_ms(1);
+    __atomic_store_n(&words[1], 0, __ATOMIC_RELEASE); /* by the host */
+    assert_int_equal(f->ops->stream_sync(f->comm), MZ_OK);
+    assert_int_equal(atomic_load(&j.n), 2);
+    assert_int_equal(f->ops->stream_sync(f->copy), MZ_ERR_COMM);
+    assert_int_equal(f->ops->await(f->compute, &words[0], 1), MZ_OK); /* there already */
+    f->ops->free_pinned(f->device, memory);
+}
+
 static void elapsed_time_is_that_between_the_events(void **state)
 {
     fixture *f = *state;
@@ -308,6 +338,7 @@ int main(void)
         TEST(a_failure_waits_for_the_sync_and_stops_the_stream),
         TEST(a_failure_passes_through_events),
         TEST(a_compute_stream_fails_at_once),
+        TEST(words_hold_a_stream_for_what_comes_later),
         TEST(elapsed_time_is_that_between_the_events),
         TEST(copies_and_fills_on_each_kind_of_stream),
         TEST(destroying_finishes_what_was_given),

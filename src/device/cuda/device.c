@@ -1,6 +1,7 @@
 /* The CUDA backend: device memory, streams and events over the runtime API. */
 #include <cuda_runtime_api.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -26,9 +27,12 @@ mz_status mz_cuda_launched(const char *kernel)
     return mz_cuda_check(cudaGetLastError(), kernel);
 }
 
+/* The first call of all. A stream that awaits a word must not hold up others, so each is to have a hardware queue of
+ * its own. */
 static int cuda_count(void)
 {
     int n = 0;
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
     return cudaGetDeviceCount(&n) == cudaSuccess ? n : 0;
 }
 
@@ -64,6 +68,9 @@ static mz_status cuda_open(mz_device *device)
     if (cublasLtCreate(&cuda->blas) != CUBLAS_STATUS_SUCCESS)
         return mz_fail(MZ_ERR_DEVICE, "GPU %d: cublasLtCreate failed", device->ordinal);
     snprintf(device->label, sizeof device->label, "%.100s (GPU %d)", properties.name, device->ordinal);
+    st = mz_cuda_words_open(cuda);
+    if (st != MZ_OK)
+        return st;
     st = mz_cuda_check(cudaDeviceGetPCIBusId(device->address, sizeof device->address, device->ordinal),
                        "cudaDeviceGetPCIBusId");
     if (st == MZ_OK)
@@ -299,5 +306,7 @@ const mz_device_ops mz_cuda_ops = {
     .copy_2d = cuda_copy_2d,
     .fill = cuda_fill,
     .host_call = cuda_host_call,
+    .post = mz_cuda_post,
+    .await = mz_cuda_await,
     .kernels = &mz_kernels_cuda,
 };

@@ -9,6 +9,7 @@
 #endif
 #include <cublasLt.h>
 #pragma GCC diagnostic pop
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #include "device/device.h"
@@ -17,8 +18,12 @@
 extern "C" {
 #endif
 
+typedef CUresult(CUDAAPI *mz_cuda_word_fn)(CUstream stream, CUdeviceptr address, cuuint32_t value,
+                                           unsigned int flags);
+
 typedef struct mz_cuda_device {
     cublasLtHandle_t blas;
+    mz_cuda_word_fn write_value, wait_value; /* words.c */
     char name[128];
     int n_processors;              /* streaming multiprocessors */
     int capability;                /* 90 for Hopper */
@@ -47,6 +52,11 @@ static inline mz_cuda_device *mz_cuda_of(mz_stream *stream)
 mz_status mz_cuda_check(cudaError_t error, const char *call);
 /* The last launch's error, for launchers. */
 mz_status mz_cuda_launched(const char *kernel);
+
+/* words.c: the driver's functions behind post and await, and these. */
+mz_status mz_cuda_words_open(mz_cuda_device *cuda);
+mz_status mz_cuda_post(mz_stream *stream, uint32_t *word, uint32_t value);
+mz_status mz_cuda_await(mz_stream *stream, uint32_t *word, uint32_t value);
 
 /* kernels/cuda: released with the device. */
 void mz_cuda_matmul_plans_destroy(struct mz_matmul_plans *plans);
