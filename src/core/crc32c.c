@@ -2,6 +2,7 @@
 #include "core/crc32c.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "core/file.h"
@@ -92,13 +93,69 @@ SSE42 static uint32_t crc_sse42(uint32_t start, const uint8_t *p, size_t bytes)
     return (uint32_t)crc;
 }
 
+static uint32_t crc_of_words(uint32_t crc, const void *data, size_t bytes)
+{
+    return ~crc_sse42(~crc, data, bytes);
+}
+
+/* Folding (Gopal et al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ Instruction", Intel 2009):
+ * each 16 bytes are a polynomial that is carried on by as many bytes as one turn of the loop takes, which leaves
+ * its remainder as it is. Bits being reflected, a carry-less product has a factor x too many, so that the constants
+ * are x^(bits + 63) mod P for the lower half, whose powers are the higher ones, and x^(bits - 1) mod P for the
+ * upper. */
+#define AVX512 __attribute__((target("sse4.2,pclmul,avx512f,vpclmulqdq")))
+
+enum { N_FOLDS = 8, FOLD = 64 * N_FOLDS }; /* so many independent ones keep the multiplier busy */
+
+AVX512 static inline __m512i fold(__m512i sum, __m512i constants, const uint8_t *next)
+{
+    return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(sum, constants, 0x00),
+                                     _mm512_clmulepi64_epi128(sum, constants, 0x11), _mm512_loadu_si512(next),
+                                     0x96);
+}
+
+AVX512 static uint32_t crc_folded(uint32_t crc, const void *data, size_t bytes)
+{
+    const __m512i constants =
+        _mm512_broadcast_i32x4(_mm_set_epi64x((long long)0xe986c14800000000u, 0x75bda45400000000));
+    const uint8_t *p = data;
+    uint8_t rest[FOLD];
+    __m512i sums[N_FOLDS];
+    if (bytes < 2 * FOLD)
+        return crc_of_words(crc, data, bytes);
+    for (int i = 0; i < N_FOLDS; i++)
+        sums[i] = _mm512_loadu_si512(p + 64 * i);
+    sums[0] = _mm512_xor_si512(sums[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)~crc)));
+    for (p += FOLD, bytes -= FOLD; bytes >= FOLD; p += FOLD, bytes -= FOLD)
+#pragma GCC unroll 8
+        for (int i = 0; i < N_FOLDS; i++)
+            sums[i] = fold(sums[i], constants, p + 64 * i);
+    for (int i = 0; i < N_FOLDS; i++)
+        _mm512_storeu_si512(rest + 64 * i, sums[i]);
+    return ~crc_sse42(crc_sse42(0, rest, sizeof rest), p, bytes);
+}
+
 #endif
+
+const mz_crc32c_form *mz_crc32c_form_at(int i)
+{
+    static const mz_crc32c_form forms[] = {
+#if defined(__x86_64__)
+        {"vpclmulqdq", crc_folded},
+        {"sse4.2", crc_of_words},
+#endif
+        {"plain", mz_crc32c_plain},
+    };
+    const int n = sizeof forms / sizeof *forms;
+#if defined(__x86_64__)
+    const bool words = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
+    const bool folds = words && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq");
+    i += folds ? 0 : words ? 1 : 2;
+#endif
+    return i < n ? &forms[i] : NULL;
+}
 
 uint32_t mz_crc32c(uint32_t crc, const void *data, size_t bytes)
 {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))
-        return ~crc_sse42(~crc, data, bytes);
-#endif
-    return mz_crc32c_plain(crc, data, bytes);
+    return mz_crc32c_form_at(0)->crc(crc, data, bytes);
 }

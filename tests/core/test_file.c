@@ -53,6 +53,40 @@ static void crc_of_pieces(void **state)
     free(data);
 }
 
+/* A bit at a time, straight from the definition. */
+static uint32_t crc_of_bits(uint32_t crc, const uint8_t *data, size_t bytes)
+{
+    crc = ~crc;
+    for (size_t i = 0; i < bytes; i++) {
+        crc ^= data[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1u ? 0x82f63b78u : 0u);
+    }
+    return ~crc;
+}
+
+/* Each form that this processor has, at odd sizes and addresses and from any CRC on. */
+static void crc_forms(void **state)
+{
+    enum { BYTES = 20000 };
+    uint8_t *data = malloc(BYTES);
+    const mz_crc32c_form *form;
+    (void)state;
+    for (uint32_t i = 0; i < BYTES; i++)
+        data[i] = (uint8_t)((i + 3) * 2654435761u >> 11);
+    for (int f = 0; (form = mz_crc32c_form_at(f)); f++) {
+        for (size_t n = 0; n < 4000; n++) {
+            const size_t from = n * 7 % 131;
+            assert_int_equal(form->crc((uint32_t)n * 77777u, data + from, n),
+                             crc_of_bits((uint32_t)n * 77777u, data + from, n));
+        }
+        for (size_t n = 4000; n < BYTES - 200; n += 509)
+            assert_int_equal(form->crc(0, data + n % 197, n), crc_of_bits(0, data + n % 197, n));
+    }
+    assert_non_null(mz_crc32c_form_at(0));
+    free(data);
+}
+
 static void read_and_write(void **state)
 {
     char *path = in_folder("file"), *temporary = in_folder("file.tmp"), *data;
@@ -195,6 +229,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(crc_known_answers),
         cmocka_unit_test(crc_of_pieces),
+        cmocka_unit_test(crc_forms),
         cmocka_unit_test(read_and_write),
         cmocka_unit_test(failed_write_keeps_the_old),
         cmocka_unit_test(reading_errors_name_the_path),
