@@ -356,9 +356,8 @@ const mz_config_key mz_config_keys[] = {
 };
 
 /* Read and checked; the engine refuses them by name. */
-static const char *const later[] = {ZERO("offload_param"),           ZERO("offload_optimizer"),
-                                    ZERO("zero_hpz_partition_size"), ZERO("mics_shard_size"),
-                                    ZERO("zero_quantized_weights"),  ZERO("zero_quantized_gradients")};
+static const char *const later[] = {ZERO("offload_param"), ZERO("offload_optimizer"),
+                                    ZERO("zero_quantized_weights"), ZERO("zero_quantized_gradients")};
 
 bool mz_config_key_later(const mz_config_key *key)
 {

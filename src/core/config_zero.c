@@ -62,6 +62,11 @@ static mz_status check_groups(const mz_config_reader *reader)
                                   "or remove the key",
                                   reader->config.zero.stage);
     }
+    const mz_zero_config *zero = &reader->config.zero;
+    if (zero->mics_shard_size > 0 && zero->mics_shard_size % zero->zero_hpz_partition_size != 0)
+        return mz_config_fail(reader, mz_config_line_of(reader, groups[0].path), groups[0].path,
+                              "expected a divisor of mics_shard_size, %d, found %d; choose one, or remove a key",
+                              zero->mics_shard_size, zero->zero_hpz_partition_size);
     return MZ_OK;
 }
 

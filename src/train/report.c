@@ -76,7 +76,7 @@ void mz_report_end(const mz_config *config, const mz_engine *engine, mz_progress
         mz_comm_get_stats(engine->comm, &stats);
     mz_progress_say(
         progress,
-        "communication of rank 0: %lld collectives, %.3f GB sent inside the node, %.3f GB between nodes, "
+        "communication of rank 0: %lld collectives, %.6f GB sent inside the node, %.6f GB between nodes, "
         "%.3f s",
         (long long)stats.n_calls, 1e-9 * stats.bytes_in_node, 1e-9 * stats.bytes_between_nodes, stats.seconds);
 }

@@ -26,34 +26,58 @@ static void place_params(mz_zero *z, mz_zero_segment *s, uint8_t *full)
     }
 }
 
-/* One collective for a run of actions of the same kind. */
+/* Keeps this rank's slice of the group's copy of what has just been gathered. */
+static mz_status keep_second(mz_zero *z, const mz_fetch_action *actions, int n)
+{
+    mz_status status = MZ_OK;
+    for (int i = 0; !status && i < n; i++) {
+        mz_zero_segment *s = sharded_segment(z, actions[i].unit);
+        size_t bytes = (size_t)(s->at.length / z->second_size) * mz_dtype_size(z->dtype);
+        status = z->device->ops->copy(z->transfer, s->second, s->full + (size_t)z->second_rank * bytes, bytes);
+        s->second_fresh = true;
+    }
+    return status;
+}
+
+/* One collective for a run of actions of the same kind and source. */
 static mz_status gather(mz_zero *z, const mz_fetch_action *actions, int n)
 {
     mz_fetcher *f = &z->fetcher;
     size_t size = mz_dtype_size(z->dtype);
+    bool second = sharded_segment(z, actions[0].unit)->second_fresh;
     for (int i = 0; i < n; i++) {
         mz_zero_segment *s = sharded_segment(z, actions[i].unit);
         place_params(z, s, f->pool + (size_t)actions[i].offset * size);
-        f->segments[i] = (mz_segment){s->own, s->full, s->at.slice, s->at.slice};
+        int64_t count = second ? s->at.length / z->second_size : s->at.slice;
+        f->segments[i] = (mz_segment){second ? s->second : s->own, s->full, count, count};
         f->ahead[actions[i].unit] = actions[i].kind == MZ_FETCH_AHEAD;
         z->counters.gathered_elements += s->at.length;
+        z->counters.second_elements += second ? s->at.length : 0;
     }
     z->counters.n_gathers++;
     mz_status status = mz_zero_transfer_begin(z, f->ready);
     if (!status && z->comm)
-        status = mz_all_gather(z->comm, f->segments, n, z->dtype, z->labels[actions[0].unit], z->transfer);
+        status = mz_all_gather(second ? z->second_comm : z->shard_comm, f->segments, n, z->dtype,
+                               z->labels[actions[0].unit], z->transfer);
     if (!status)
         status = mz_zero_transfer_end(z, NULL);
     for (int i = 0; !status && z->overlap && i < n; i++)
         status = z->device->ops->event_record(f->gathered[actions[i].unit], z->transfer);
-    return status;
+    return status || !z->second_size || second ? status : keep_second(z, actions, n);
+}
+
+/* Whether one collective can do both. */
+static bool go_together(const mz_zero *z, const mz_fetch_action *a, const mz_fetch_action *b)
+{
+    return a->kind == b->kind && (a->kind == MZ_FETCH_RELEASE || sharded_segment(z, a->unit)->second_fresh ==
+                                                                     sharded_segment(z, b->unit)->second_fresh);
 }
 
 static mz_status run_actions(mz_zero *z, const mz_fetch_action *actions, int n)
 {
     mz_status status = MZ_OK;
     for (int i = 0, end; !status && i < n; i = end) {
-        for (end = i + 1; end < n && actions[end].kind == actions[i].kind;)
+        for (end = i + 1; end < n && go_together(z, &actions[i], &actions[end]);)
             end++;
         if (actions[i].kind != MZ_FETCH_RELEASE)
             status = gather(z, actions + i, end - i);
@@ -97,6 +121,12 @@ void mz_zero_fetch_reset(mz_zero *z)
         if (s && s->full)
             place_params(z, s, NULL);
     }
+}
+
+void mz_zero_fetch_stale(mz_zero *z)
+{
+    for (int i = 0; i < z->layout->n_segments; i++)
+        z->segments[i].second_fresh = false;
 }
 
 static mz_status find_needs(mz_zero *z)

@@ -15,6 +15,8 @@ typedef struct mz_zero_segment {
     uint8_t *own;                 /* this rank's slice of the parameters */
     float *master;                /* own_count; in fp32 training the same as own */
     float *state[2];              /* own_count */
+    uint8_t *second;              /* hpZ: this rank's slice of the group's copy */
+    bool second_fresh;            /* it holds the present parameters */
     uint8_t *grad;                /* gradient of the whole segment, grad_dtype */
     uint8_t *grad_own;            /* reduced gradient, own_count, shard_dtype */
 } mz_zero_segment;
@@ -23,6 +25,7 @@ typedef struct mz_zero_segment {
 typedef struct mz_zero_counters {
     int64_t n_reduces, reduced_elements, max_reduce_elements;
     int64_t n_gathers, gathered_elements, max_live_elements;
+    int64_t second_elements; /* of the gathered ones, from hpZ's copy */
     int64_t prefetch_hits, prefetch_misses;
     int64_t n_refreshes, max_refresh_elements, n_broadcasts;
     int64_t n_optim_launches, max_optim_elements;
@@ -60,7 +63,7 @@ typedef struct mz_reduce_slot {
 
 typedef struct mz_reducer {
     bool scatter;            /* each rank receives its slice only */
-    int rows;                /* a segment is rows of row_length elements: ranks when scattering, else 1 */
+    int rows;                /* a segment is rows of row_length elements: slices when scattering, else 1 */
     int64_t limit;           /* elements of one collective */
     mz_grad_buffer *buffers; /* the shared ones first */
     int n_buffers, n_shared, current;
@@ -117,6 +120,11 @@ struct mz_zero {
     mz_runner *runner;
     int stage; /* 0 when there is one rank: nothing is divided then */
     int rank, size;
+    /* groups.c: the ranks that share one copy of the model state (all, or those of a MiCS group), the ranks with equal
+     * slices in other groups, and hpZ's groups */
+    mz_comm *shard_comm, *replica_comm, *second_comm;
+    int shard_rank, shard_size, replica, n_replicas;
+    int second_rank, second_size; /* 0: no second copy */
     mz_dtype dtype;       /* of parameters */
     mz_dtype grad_dtype;  /* of param->grad */
     mz_dtype shard_dtype; /* of reduced gradients */
@@ -159,6 +167,11 @@ static inline bool mz_zero_is_master(const mz_zero *z)
     return z->dtype == MZ_F32;
 }
 
+/* groups.c */
+mz_status mz_zero_groups_choose(mz_zero *z); /* sizes, from z->rank, size, stage and config */
+mz_status mz_zero_groups_create(mz_zero *z); /* collective: their comms */
+void mz_zero_groups_free(mz_zero *z);
+
 /* memory.c: device memory, cleared, counted in *category, freed with z. No elements: NULL. */
 mz_status mz_zero_alloc(mz_zero *z, int64_t n, size_t element_bytes, size_t *category, void **memory);
 mz_status mz_zero_alloc_segments(mz_zero *z);
@@ -193,6 +206,7 @@ void mz_zero_fetcher_free(mz_zero *z);
 mz_status mz_zero_fetch_before(mz_zero *z, int step, int unit);
 mz_status mz_zero_fetch_after(mz_zero *z, int step);
 void mz_zero_fetch_reset(mz_zero *z); /* nothing is gathered any more */
+void mz_zero_fetch_stale(mz_zero *z); /* hpZ's copies are not the present parameters any more */
 
 /* update.c, refresh.c */
 mz_status mz_zero_updater_create(mz_zero *z);

@@ -1,5 +1,5 @@
 # Sources
-libmpizero_a_SOURCES += src/zero/zero.h src/zero/internal.h src/zero/zero.c src/zero/layout.h src/zero/layout.c \
+libmpizero_a_SOURCES += src/zero/zero.h src/zero/internal.h src/zero/zero.c src/zero/groups.c src/zero/layout.h src/zero/layout.c \
 	src/zero/fetch_plan.h src/zero/fetch_plan.c src/zero/fetch.c src/zero/reduce.c src/zero/buckets.c \
 	src/zero/update.c src/zero/refresh.c src/zero/state.c src/zero/memory.c src/zero/stall.h src/zero/stall.c
 
@@ -7,7 +7,7 @@ libmpizero_a_SOURCES += src/zero/zero.h src/zero/internal.h src/zero/zero.c src/
 zero_rig = tests/zero/rig.c tests/zero/rig.h
 zero_tests = tests/zero/agree.np1 tests/zero/agree.np2 tests/zero/agree.np3 tests/zero/agree.np4 \
 	tests/zero/keys.np2 tests/zero/keys.np3 tests/zero/memory tests/zero/odd_models.np2 tests/zero/overflow.np2 tests/zero/overflow.np3 \
-	tests/zero/state.np4
+	tests/zero/state.np4 tests/zero/groups.np4 tests/zero/groups.np8
 check_PROGRAMS += $(zero_tests)
 TESTS += $(zero_tests)
 tests_zero_agree_np1_SOURCES = tests/zero/agree.c $(zero_rig)
@@ -21,6 +21,8 @@ tests_zero_odd_models_np2_SOURCES = tests/zero/odd_models.c $(zero_rig)
 tests_zero_overflow_np2_SOURCES = tests/zero/overflow.c $(zero_rig)
 tests_zero_overflow_np3_SOURCES = tests/zero/overflow.c $(zero_rig)
 tests_zero_state_np4_SOURCES = tests/zero/state.c $(zero_rig)
+tests_zero_groups_np4_SOURCES = tests/zero/groups.c $(zero_rig)
+tests_zero_groups_np8_SOURCES = tests/zero/groups.c $(zero_rig)
 if HAVE_CMOCKA
 zero_unit_tests = tests/zero/test_layout tests/zero/test_fetch_plan
 check_PROGRAMS += $(zero_unit_tests)

@@ -38,7 +38,7 @@ static mz_status alloc_params(mz_zero *z)
     size_t size = mz_dtype_size(z->dtype);
     const mz_layout *l = z->layout;
     int64_t whole = z->stage == 3 ? l->persistent_elements : l->elements;
-    int64_t sliced = (l->elements - whole) / z->size;
+    int64_t sliced = (l->elements - whole) / z->shard_size;
     void *memory, *slices;
     mz_status status = mz_zero_alloc(z, whole, size, &z->memory.params, &memory);
     if (!status)
@@ -58,6 +58,26 @@ static mz_status alloc_params(mz_zero *z)
         }
     }
     return MZ_OK;
+}
+
+/* hpZ's second copy of the sharded segments: a slice for each rank of the group. */
+static mz_status alloc_second(mz_zero *z)
+{
+    const mz_layout *l = z->layout;
+    int64_t sharded = l->elements - l->persistent_elements;
+    void *memory;
+    if (!z->second_size)
+        return MZ_OK;
+    mz_status status =
+        mz_zero_alloc(z, sharded / z->second_size, mz_dtype_size(z->dtype), &z->memory.params, &memory);
+    uint8_t *next = memory;
+    for (int i = 0; !status && i < l->n_segments; i++) {
+        if (z->segments[i].at.persistent)
+            continue;
+        z->segments[i].second = next;
+        next += (size_t)(z->segments[i].at.length / z->second_size) * mz_dtype_size(z->dtype);
+    }
+    return status;
 }
 
 static mz_status alloc_optimizer(mz_zero *z, int64_t owned)
@@ -108,11 +128,13 @@ mz_status mz_zero_alloc_segments(mz_zero *z)
     for (int i = 0; i < z->layout->n_segments; i++) {
         mz_zero_segment *s = &z->segments[i];
         s->at = z->layout->segments[i];
-        s->own_begin = z->stage == 0 ? 0 : s->at.slice * z->rank;
+        s->own_begin = z->stage == 0 ? 0 : s->at.slice * z->shard_rank;
         s->own_count = z->stage == 0 ? s->at.length : s->at.slice;
         owned += s->own_count;
     }
     mz_status status = alloc_params(z);
+    if (!status)
+        status = alloc_second(z);
     if (!status)
         status = alloc_optimizer(z, owned);
     if (!status && !z->inference)

@@ -2,9 +2,9 @@
  *
  * Stages 0 and 1 keep the gradient of the whole model and reduce it where it lies, during the backward pass of
  * the last micro-batch. Stages 2 and 3 reduce a unit's gradient out of a bucket into this rank's shard, in
- * every micro-batch. Either way a collective carries at most reduce_bucket_size elements: small segments share
- * one, a large one is cut. Two collectives take turns, so that one is put together while the other is under
- * way. */
+ * every micro-batch; with replicas (MiCS) the shards of all groups are added up in the last one. Either way a
+ * collective carries at most reduce_bucket_size elements: small segments share one, a large one is cut. Two
+ * collectives take turns, so that one is put together while the other is under way. */
 #include <string.h>
 
 #include "core/memory.h"
@@ -118,9 +118,24 @@ static mz_status reduce(mz_zero *z, const mz_reduce_slot *slot)
     if (!z->comm)
         return MZ_OK;
     if (r->scatter)
-        return mz_reduce_scatter(z->comm, r->segments, slot->n_pieces, z->wire_dtype, z->shard_dtype, scale,
+        return mz_reduce_scatter(z->shard_comm, r->segments, slot->n_pieces, z->wire_dtype, z->shard_dtype, scale,
                                  slot->accumulate, label, z->transfer);
     return mz_all_reduce(z->comm, r->segments, slot->n_pieces, z->wire_dtype, scale, label, z->transfer);
+}
+
+/* The other groups' sums of the same slices come to this one's, which are complete for this group now. */
+static mz_status add_replicas(mz_zero *z, const mz_reduce_slot *slot)
+{
+    mz_reducer *r = &z->reducer;
+    if (!z->replica_comm || !z->last || !r->scatter)
+        return MZ_OK;
+    for (int i = 0; i < slot->n_pieces; i++) {
+        const mz_reduce_piece *p = &slot->pieces[i];
+        uint8_t *sums = p->segment->grad_own + (size_t)p->begin * mz_dtype_size(z->shard_dtype);
+        r->segments[i] = (mz_segment){.send = sums, .recv = sums, .count = p->count};
+    }
+    return mz_all_reduce(z->replica_comm, r->segments, slot->n_pieces, z->shard_dtype, 1,
+                         z->labels[slot->pieces[0].segment->at.unit], z->transfer);
 }
 
 mz_status mz_zero_reduce_flush(mz_zero *z)
@@ -137,6 +152,8 @@ mz_status mz_zero_reduce_flush(mz_zero *z)
         return status;
     describe(z, slot);
     status = reduce(z, slot);
+    if (!status)
+        status = add_replicas(z, slot);
     if (!status)
         status = mz_zero_transfer_end(z, slot->done);
     for (int i = 0; !status && z->overlap && i < slot->n_pieces; i++)
@@ -231,10 +248,10 @@ mz_status mz_zero_reducer_create(mz_zero *z)
     mz_reducer *r = &z->reducer;
     if (z->size == 1 || z->inference)
         return MZ_OK;
-    int64_t grain = (int64_t)MZ_LAYOUT_ALIGN * z->size, limit = choose_limit(z);
+    int64_t grain = (int64_t)MZ_LAYOUT_ALIGN * z->shard_size, limit = choose_limit(z);
     r->limit = limit < grain ? grain : limit / grain * grain;
     r->scatter = z->stage >= 1 && z->config.zero.reduce_scatter;
-    r->rows = r->scatter ? z->size : 1;
+    r->rows = r->scatter ? z->shard_size : 1;
     r->segments = mz_calloc((size_t)z->layout->n_segments + 1, sizeof *r->segments);
     r->buffers = mz_calloc((size_t)z->layout->n_units + 2, sizeof *r->buffers);
     r->unit_buffer = mz_calloc((size_t)z->layout->n_units + 1, sizeof *r->unit_buffer);

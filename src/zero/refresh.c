@@ -20,17 +20,17 @@ static mz_status send(mz_zero *z, bucket *b)
     z->counters.n_refreshes++;
     if (b->elements > z->counters.max_refresh_elements)
         z->counters.max_refresh_elements = b->elements;
-    for (int root = 0; !status && broadcasts && root < z->size; root++) {
+    for (int root = 0; !status && broadcasts && root < z->shard_size; root++) {
         for (int i = 0; i < b->n; i++) {
             u->segments[i].recv =
                 (uint8_t *)u->segments[i].recv + (root ? (size_t)u->segments[i].stride * size : 0);
             u->segments[i].send = u->segments[i].recv;
         }
         z->counters.n_broadcasts++;
-        status = mz_broadcast(z->comm, u->segments, b->n, z->dtype, root, b->label, z->transfer);
+        status = mz_broadcast(z->shard_comm, u->segments, b->n, z->dtype, root, b->label, z->transfer);
     }
     if (!broadcasts)
-        status = mz_all_gather(z->comm, u->segments, b->n, z->dtype, b->label, z->transfer);
+        status = mz_all_gather(z->shard_comm, u->segments, b->n, z->dtype, b->label, z->transfer);
     *b = (bucket){0};
     return status;
 }
@@ -38,7 +38,7 @@ static mz_status send(mz_zero *z, bucket *b)
 static mz_status send_all(mz_zero *z)
 {
     size_t size = mz_dtype_size(z->dtype);
-    int64_t row = z->config.zero.allgather_bucket_size / z->size / MZ_LAYOUT_ALIGN * MZ_LAYOUT_ALIGN;
+    int64_t row = z->config.zero.allgather_bucket_size / z->shard_size / MZ_LAYOUT_ALIGN * MZ_LAYOUT_ALIGN;
     int64_t most = row < MZ_LAYOUT_ALIGN ? MZ_LAYOUT_ALIGN : row; /* of each rank's slices in one collective */
     bucket b = {0};
     mz_status status = MZ_OK;
@@ -47,10 +47,10 @@ static mz_status send_all(mz_zero *z)
         if (z->stage == 3 && !s->at.persistent)
             continue;
         for (int64_t begin = 0, n; !status && begin < s->at.slice; begin += n) {
-            if (b.elements == most * z->size)
+            if (b.elements == most * z->shard_size)
                 status = send(z, &b);
-            n = most - b.elements / z->size < s->at.slice - begin ? most - b.elements / z->size
-                                                                  : s->at.slice - begin;
+            n = most - b.elements / z->shard_size < s->at.slice - begin ? most - b.elements / z->shard_size
+                                                                        : s->at.slice - begin;
             if (b.n == 0)
                 b.label = z->labels[s->at.unit];
             z->updater.segments[b.n++] = (mz_segment){
@@ -59,7 +59,7 @@ static mz_status send_all(mz_zero *z)
                 .count = n,
                 .stride = s->at.slice,
             };
-            b.elements += n * z->size;
+            b.elements += n * z->shard_size;
         }
     }
     return status ? status : send(z, &b);
@@ -67,6 +67,7 @@ static mz_status send_all(mz_zero *z)
 
 mz_status mz_zero_refresh(mz_zero *z)
 {
+    mz_zero_fetch_stale(z);
     if (!mz_zero_talks(z) || z->stage == 0)
         return MZ_OK;
     mz_status status = mz_zero_transfer_begin(z, z->updater.ready);

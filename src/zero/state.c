@@ -21,13 +21,17 @@ static int n_kinds(const mz_zero *z)
     return 1 + z->n_states;
 }
 
-/* The run of tensor t to list: what this rank owns; in stage 0, where all own all, its even part. */
+/* The run of tensor t to list: what this rank owns; of what several ranks own (all of it in stage 0, a slice in
+ * MiCS) an even part. */
 static void listed_run(const mz_zero *z, int t, int64_t *offset, int64_t *n)
 {
     const mz_zero_segment *s = &z->segments[z->layout->tensors[t].segment];
     int64_t numel = z->layout->tensors[t].numel;
     if (z->stage > 0) {
         mz_layout_intersect(z->layout, t, s->own_begin, s->own_count, offset, n);
+        int64_t begin = *n * z->replica / z->n_replicas;
+        *n = *n * (z->replica + 1) / z->n_replicas - begin;
+        *offset += begin;
         return;
     }
     *offset = numel * z->rank / z->size;

@@ -42,7 +42,7 @@ static mz_status read_sums(mz_zero *z)
     return status ? status : z->device->ops->stream_sync(z->compute);
 }
 
-/* Of all ranks' slices: values[0] the sum of squares, values[1] how many are not finite. */
+/* Of all slices: values[0] the sum of squares, values[1] how many are not finite. */
 static mz_status global_sums(mz_zero *z, double values[2])
 {
     mz_status status = clear_sums(z);
@@ -55,7 +55,7 @@ static mz_status global_sums(mz_zero *z, double values[2])
     values[0] = z->updater.host.sum_squares;
     values[1] = (double)z->updater.host.nonfinite;
     if (!status && mz_zero_talks(z) && z->stage > 0)
-        status = mz_all_reduce_host(z->comm, values, 2, false, "gradient norm");
+        status = mz_all_reduce_host(z->shard_comm, values, 2, false, "gradient norm");
     return status;
 }
 

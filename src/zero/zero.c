@@ -118,10 +118,6 @@ static mz_status check_config(const mz_zero_config *c)
         return refuse("offload_param");
     if (c->offload_optimizer.device != MZ_OFFLOAD_NONE)
         return refuse("offload_optimizer");
-    if (c->zero_hpz_partition_size > 1)
-        return refuse("zero_hpz_partition_size");
-    if (c->mics_shard_size > 0)
-        return refuse("mics_shard_size");
     if (c->zero_quantized_weights)
         return refuse("zero_quantized_weights");
     if (c->zero_quantized_gradients)
@@ -172,7 +168,7 @@ static mz_status create_layout(mz_zero *z, const mz_zero_options *o)
                                        .unit = param->unit,
                                        .decay = takes_decay(o, param)};
     }
-    mz_layout_options options = {.tensors = tensors, .n_tensors = n, .n_units = n_units, .n_ranks = z->size};
+    mz_layout_options options = {.tensors = tensors, .n_tensors = n, .n_units = n_units, .n_ranks = z->shard_size};
     if (z->stage == 3) {
         options.persistence_threshold = z->config.zero.stage3_param_persistence_threshold;
         options.model_persistence_threshold = z->config.zero.stage3_model_persistence_threshold;
@@ -238,6 +234,8 @@ static mz_status create_parts(mz_zero *z, const mz_zero_options *o)
     if (!z->segments)
         return MZ_ERR_MEMORY;
     status = mz_stall_init(&z->stall, z->device, z->compute);
+    if (!status)
+        status = mz_zero_groups_create(z);
     if (!status && z->overlap)
         status = z->device->ops->stream_create(z->device, MZ_STREAM_COMM, &z->transfer);
     if (!z->overlap)
@@ -272,6 +270,11 @@ mz_status mz_zero_create(const mz_zero_options *o, mz_zero **zero)
     if (!z)
         return MZ_ERR_MEMORY;
     set_identity(z, o);
+    status = mz_zero_groups_choose(z);
+    if (status) { /* the same on all ranks */
+        mz_free(z);
+        return status;
+    }
     status = mz_zero_agree(z, create_parts(z, o), "taking memory for parameters, gradients and optimiser state");
     if (status)
         mz_zero_destroy(z);
@@ -297,6 +300,7 @@ void mz_zero_destroy(mz_zero *z)
     if (z->staging)
         ops->free_pinned(z->device, z->staging);
     mz_zero_free_blocks(z);
+    mz_zero_groups_free(z);
     for (int unit = 0; z->labels && unit < z->layout->n_units; unit++)
         mz_free(z->labels[unit]);
     mz_free(z->labels);

@@ -251,12 +251,6 @@ static void check_refusals(void)
     c.zero.offload_param.device = MZ_OFFLOAD_NVME;
     CHECK(rig_create(device, comm, &c, model, &r) == MZ_ERR_UNSUPPORTED, "offload_param");
     rig_config(&c);
-    c.zero.zero_hpz_partition_size = 2;
-    CHECK(rig_create(device, comm, &c, model, &r) == MZ_ERR_UNSUPPORTED, "hpz");
-    rig_config(&c);
-    c.zero.mics_shard_size = 2;
-    CHECK(rig_create(device, comm, &c, model, &r) == MZ_ERR_UNSUPPORTED, "mics");
-    rig_config(&c);
     c.zero.zero_quantized_weights = true;
     CHECK(rig_create(device, comm, &c, model, &r) == MZ_ERR_UNSUPPORTED, "quantised weights");
     rig_config(&c);

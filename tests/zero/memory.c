@@ -52,6 +52,38 @@ static void check(const mz_model *model, int stage, int ranks, int rank, mz_dtyp
     mz_device_close(device);
 }
 
+/* What a rank of 8 holds in MiCS's groups and with hpZ's second copy, in bf16. */
+static void check_groups(const mz_model *model, int mics, int hpz)
+{
+    mz_device *device = NULL;
+    mz_stream *stream = NULL;
+    mz_runner *runner = NULL;
+    mz_zero *zero = NULL;
+    mz_config c;
+    mz_zero_memory m;
+    rig_config(&c);
+    c.zero.stage = 3;
+    c.zero.mics_shard_size = mics;
+    c.zero.zero_hpz_partition_size = hpz;
+    c.dtype = c.grad_accum_dtype = c.communication_data_type = MZ_BF16;
+    REQUIRE(mz_device_open("meta", 0, 1, &device));
+    REQUIRE(device->ops->stream_create(device, MZ_STREAM_COMPUTE, &stream));
+    REQUIRE(mz_runner_create(model, MZ_BF16, MZ_BF16, &runner));
+    mz_zero_options options = {
+        .config = &c, .device = device, .compute = stream, .runner = runner, .plan_rank = 5, .plan_size = 8};
+    REQUIRE(mz_zero_create(&options, &zero));
+    mz_zero_get_memory(zero, &m);
+    double held = (double)(m.params + m.grads + m.master + m.optimizer), n = (double)mz_model_n_params(model);
+    double expected = formula(3, mics > 0 ? mics : 8, false, n) + (hpz > 1 ? 2 * n / hpz : 0);
+    CHECK(fabs(held - expected) < 0.02 * expected, "MiCS %d, hpZ %d: %.0f bytes, the formula says %.0f", mics, hpz,
+          held, expected);
+    printf("8 ranks, MiCS %2d, hpZ %d: %7.1f MB (formula %7.1f)\n", mics, hpz, held / 1e6, expected / 1e6);
+    mz_zero_destroy(zero);
+    mz_runner_destroy(runner);
+    device->ops->stream_destroy(stream);
+    mz_device_close(device);
+}
+
 /* A training step and an evaluation of rank 1 of 3, with nobody to talk to. */
 static void play_step(mz_device *device, mz_zero *zero, mz_runner *runner, mz_stream *stream)
 {
@@ -169,6 +201,12 @@ int main(void)
                 check(model, stage, ranks, rank, MZ_BF16);
                 check(model, stage, ranks, rank, MZ_F32);
             }
+    check_groups(model, -1, 1);
+    check_groups(model, -1, 2);
+    check_groups(model, -1, 4);
+    check_groups(model, 2, 1);
+    check_groups(model, 4, 2);
+    check_groups(model, 1, 1);
     mz_model_destroy(model);
     rig_model("gpt2", 2, &model);
     for (int stage = 0; stage <= 3; stage++) {
