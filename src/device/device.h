@@ -102,8 +102,22 @@ int mz_device_count(const char *name);
 typedef struct mz_meta_counts {
     double matmul_flops, attention_flops, other_flops;
     double bytes;
+    double updates; /* elements that an optimiser updated */
     int64_t n_launches;
 } mz_meta_counts;
 mz_status mz_device_meta_counts(const mz_device *device, mz_meta_counts *counts);
+
+/* A meta device's streams and events keep time: that of the work they are given, at a pace that is set. Work starts
+ * when its stream, what that waited for, and the host are free; the host is held up by stream_sync and event_sync
+ * only. No pace set: work takes no time. */
+typedef struct mz_meta_pace {
+    double seconds_per_flop;   /* of matrix products and attention, which stand for all that lies between them */
+    double seconds_per_update; /* of an optimiser's element, the gradients' norm included */
+} mz_meta_pace;
+mz_status mz_device_meta_set_pace(mz_device *device, const mz_meta_pace *pace);
+/* The stream is busy for so long with something that the device does not count; NULL: the host is. */
+mz_status mz_device_meta_pass(mz_device *device, mz_stream *stream, double seconds);
+/* When the stream will have done all that it was given, counted from the device's opening. */
+mz_status mz_device_meta_now(mz_device *device, mz_stream *stream, double *seconds);
 
 #endif

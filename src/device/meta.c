@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <stdio.h>
 
-#include "core/clock.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "device/backends.h"
@@ -20,13 +19,17 @@ typedef struct meta_device {
     pthread_mutex_t lock;
     uintptr_t next;
     mz_meta_counts counts;
+    mz_meta_pace pace;
+    double host; /* seconds: when the host is free */
 } meta_device;
 
 struct mz_stream {
     mz_device *device;
+    double free; /* seconds: when all work given so far is done */
 };
 
 struct mz_event {
+    mz_device *device;
     double seconds;
 };
 
@@ -101,6 +104,18 @@ static mz_status meta_memory_info(mz_device *device, size_t *free_bytes, size_t 
     return MZ_OK;
 }
 
+/* When work that is given to the stream now can start. */
+static double start_of(const mz_stream *stream)
+{
+    const meta_device *meta = stream->device->impl;
+    return stream->free > meta->host ? stream->free : meta->host;
+}
+
+static void hold_host(meta_device *meta, double until)
+{
+    meta->host = until > meta->host ? until : meta->host;
+}
+
 static mz_status meta_stream_create(mz_device *device, mz_stream_kind kind, mz_stream **stream)
 {
     (void)kind;
@@ -119,16 +134,16 @@ static void meta_stream_destroy(mz_stream *stream)
 
 static mz_status meta_stream_sync(mz_stream *stream)
 {
-    (void)stream;
+    hold_host(stream->device->impl, stream->free);
     return MZ_OK;
 }
 
 static mz_status meta_event_create(mz_device *device, mz_event **event)
 {
-    (void)device;
     mz_event *e = mz_calloc(1, sizeof *e);
     if (!e)
         return MZ_ERR_MEMORY;
+    e->device = device;
     *event = e;
     return MZ_OK;
 }
@@ -140,14 +155,13 @@ static void meta_event_destroy(mz_event *event)
 
 static mz_status meta_event_record(mz_event *event, mz_stream *stream)
 {
-    (void)stream;
-    event->seconds = mz_clock_seconds();
+    event->seconds = start_of(stream);
     return MZ_OK;
 }
 
 static mz_status meta_event_sync(mz_event *event)
 {
-    (void)event;
+    hold_host(event->device->impl, event->seconds);
     return MZ_OK;
 }
 
@@ -165,8 +179,8 @@ static mz_status meta_event_elapsed(mz_event *begin, mz_event *end, double *seco
 
 static mz_status meta_wait(mz_stream *stream, mz_event *event)
 {
-    (void)stream;
-    (void)event;
+    double start = start_of(stream);
+    stream->free = event->seconds > start ? event->seconds : start;
     return MZ_OK;
 }
 
@@ -212,15 +226,55 @@ void mz_meta_count(mz_stream *stream, const mz_meta_counts *more)
     meta->counts.attention_flops += more->attention_flops;
     meta->counts.other_flops += more->other_flops;
     meta->counts.bytes += more->bytes;
+    meta->counts.updates += more->updates;
     meta->counts.n_launches += more->n_launches;
+    stream->free = start_of(stream) + meta->pace.seconds_per_flop * (more->matmul_flops + more->attention_flops) +
+                   meta->pace.seconds_per_update * more->updates;
     pthread_mutex_unlock(&meta->lock);
+}
+
+static mz_status check_meta(const mz_device *device)
+{
+    return device->ops == &mz_meta_ops
+               ? MZ_OK
+               : mz_fail(MZ_ERR_ARGUMENT, "only a meta device counts its work, and this is \"%s\"",
+                         device->ops->name);
+}
+
+mz_status mz_device_meta_set_pace(mz_device *device, const mz_meta_pace *pace)
+{
+    mz_status status = check_meta(device);
+    if (!status)
+        ((meta_device *)device->impl)->pace = *pace;
+    return status;
+}
+
+mz_status mz_device_meta_pass(mz_device *device, mz_stream *stream, double seconds)
+{
+    mz_status status = check_meta(device);
+    if (status)
+        return status;
+    meta_device *meta = device->impl;
+    if (stream)
+        stream->free = start_of(stream) + seconds;
+    else
+        meta->host += seconds;
+    return MZ_OK;
+}
+
+mz_status mz_device_meta_now(mz_device *device, mz_stream *stream, double *seconds)
+{
+    mz_status status = check_meta(device);
+    if (!status)
+        *seconds = start_of(stream);
+    return status;
 }
 
 mz_status mz_device_meta_counts(const mz_device *device, mz_meta_counts *counts)
 {
-    if (device->ops != &mz_meta_ops)
-        return mz_fail(MZ_ERR_ARGUMENT, "only a meta device counts its work, and this is \"%s\"",
-                       device->ops->name);
+    mz_status status = check_meta(device);
+    if (status)
+        return status;
     meta_device *meta = device->impl;
     pthread_mutex_lock(&meta->lock);
     *counts = meta->counts;

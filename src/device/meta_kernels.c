@@ -219,7 +219,10 @@ static mz_status meta_optim(const mz_optim_args *a, mz_stream *stream)
         return status;
     double per_element = size_of(a->grad_dtype) + 8.0 * (1.0 + states[a->kind]) +
                          (a->param_dtype == MZ_F32 ? 0.0 : size_of(a->param_dtype));
-    return count_other(MZ_OK, stream, 12.0 * (double)a->n_elements, per_element * (double)a->n_elements);
+    double n = (double)a->n_elements;
+    mz_meta_count(stream, &(mz_meta_counts){
+                              .other_flops = 12.0 * n, .bytes = per_element * n, .updates = n, .n_launches = 1});
+    return MZ_OK;
 }
 
 const mz_kernels mz_kernels_meta = {
