@@ -3,6 +3,7 @@
 
 #include "comm/gpu.h"
 #include "comm/issue.h"
+#include "comm/predicted.h"
 #include "core/error.h"
 
 static bool is_floating(mz_dtype dtype)
@@ -46,6 +47,8 @@ static mz_status collect(mz_comm *comm, const mz_collective *what, mz_stream *st
         mz_comm_run_alone(what);
         return MZ_OK;
     }
+    if (comm->predicted)
+        return mz_comm_predict(comm, what, stream);
     if (comm->gpu)
         return mz_gpu_comm_issue(comm->gpu, what, stream);
     bool only_copies = what->kind != MZ_REDUCE_SCATTER && what->kind != MZ_ALL_REDUCE;
@@ -118,6 +121,8 @@ mz_status mz_all_to_all(mz_comm *comm, const mz_segment *segments, int n_segment
 mz_status mz_barrier(mz_comm *comm, const char *label)
 {
     const mz_collective what = {.kind = MZ_BARRIER, .dtype = MZ_U8, .label = label};
+    if (comm && comm->predicted)
+        return mz_comm_predict(comm, &what, NULL);
     return comm && comm->hier ? mz_comm_issue(comm, &what, NULL) : MZ_OK;
 }
 
@@ -126,6 +131,8 @@ mz_status mz_all_reduce_host(mz_comm *comm, double *values, int n, bool maximum,
     if (n < 0 || n > MZ_HOST_VALUES_MAX)
         return mz_fail(MZ_ERR_ARGUMENT, "all_reduce_host (%s): %d values, at most %d", label, n,
                        MZ_HOST_VALUES_MAX);
+    if (comm && comm->predicted)
+        return mz_comm_predict(comm, &(mz_collective){.kind = MZ_HOST_REDUCE}, NULL);
     if (!comm || !comm->hier)
         return MZ_OK;
     const mz_segment segment = {values, comm->host_values, n, MZ_HOST_VALUES_MAX};

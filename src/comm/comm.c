@@ -13,14 +13,6 @@
 /* Between GPUs only host values of a step take the way through shared memory. */
 static const size_t host_chunk_bytes = 64 << 10;
 
-/* A slot that holds a good piece of a layer, as long as a node's staging stays small beside its caches. */
-static size_t default_chunk_bytes(int ranks_per_node)
-{
-    const size_t most = 1 << 20, least = 64 << 10, staging = 32 << 20;
-    size_t chunk = staging / (3 * (size_t)ranks_per_node);
-    return chunk > most ? most : chunk < least ? least : chunk;
-}
-
 /* Has every rank of the comm on this machine a core of its own? */
 static mz_status cores_suffice(MPI_Comm group, bool *suffice)
 {
@@ -73,7 +65,7 @@ static mz_status open_transports(mz_comm *comm, size_t chunk_bytes)
     if (gpus)
         chunk_bytes = host_chunk_bytes;
     else if (!chunk_bytes)
-        chunk_bytes = default_chunk_bytes(comm->layout.per_node);
+        chunk_bytes = mz_hier_chunk_bytes(comm->layout.per_node);
     status = mz_hier_create(comm->group, &comm->layout, comm->world->wire, chunk_bytes, spin, &comm->hier);
     if (!status)
         status = mz_all_reduce_plan_create(comm->layout.rank, comm->layout.size, &comm->plan);
@@ -186,7 +178,9 @@ void mz_comm_destroy(mz_comm *comm)
     mz_comm_free_records(comm);
     pthread_cond_destroy(&comm->turn_changed);
     pthread_mutex_destroy(&comm->lock);
-    if (!comm->failed) /* else others may be gone, and with them who would take part */
+    mz_free(comm->predicted);
+    if (!comm->failed &&
+        comm->group != MPI_COMM_NULL) /* else others may be gone, and with them who would take part */
         MPI_Comm_free(&comm->group);
     mz_free(comm);
 }

@@ -13,12 +13,30 @@ enum {
     ALIGNMENT = 64
 };
 
+/* A slot that holds a good piece of a layer, as long as a node's staging stays small beside its caches. */
+size_t mz_hier_chunk_bytes(int per_node)
+{
+    const size_t most = 1 << 20, least = 64 << 10, staging = 32 << 20;
+    size_t chunk = staging / (3 * (size_t)per_node);
+    return chunk > most ? most : chunk < least ? least : chunk;
+}
+
+static size_t piece_of(size_t chunk_bytes, int n_nodes)
+{
+    size_t piece = chunk_bytes / (size_t)n_nodes;
+    return (piece > LEAST_PIECE_BYTES ? piece : LEAST_PIECE_BYTES) / ALIGNMENT * ALIGNMENT;
+}
+
+size_t mz_hier_piece_bytes(int n_nodes, int per_node)
+{
+    return piece_of(mz_hier_chunk_bytes(per_node), n_nodes);
+}
+
 static mz_status take_buffers(mz_hier *hier, size_t chunk_bytes)
 {
     const mz_wire_ops *ops = hier->wire->ops;
     size_t n_nodes = (size_t)hier->layout->n_nodes;
-    size_t piece = chunk_bytes / n_nodes;
-    piece = (piece > LEAST_PIECE_BYTES ? piece : LEAST_PIECE_BYTES) / ALIGNMENT * ALIGNMENT;
+    size_t piece = piece_of(chunk_bytes, hier->layout->n_nodes);
     hier->piece_bytes = piece;
     hier->staging = mz_alloc_aligned(MZ_VOYAGE_WINDOW * 2 * n_nodes * piece);
     hier->node_segments = mz_calloc(n_nodes, sizeof *hier->node_segments);

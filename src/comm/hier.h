@@ -20,6 +20,10 @@ mz_status mz_hier_create(MPI_Comm group, const mz_layout *layout, const char *wi
                          mz_hier **hier);
 void mz_hier_destroy(mz_hier *hier);
 
+/* The default of chunk_bytes, and of a rank's block the bytes that then go between nodes at a time. */
+size_t mz_hier_chunk_bytes(int per_node);
+size_t mz_hier_piece_bytes(int n_nodes, int per_node);
+
 /* This rank is in collective `op`: comes before the calls below, which are all or part of it. */
 void mz_hier_begin(mz_hier *hier, const mz_op_info *op);
 /* Tells all ranks of the comm that the collective failed here. */

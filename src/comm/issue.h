@@ -35,6 +35,7 @@ typedef struct mz_collective {
 
 typedef struct mz_issued mz_issued; /* the record */
 struct mz_gpu_comm;
+struct mz_links;
 
 struct mz_comm {
     mz_world *world;
@@ -43,8 +44,9 @@ struct mz_comm {
     mz_device *device;
     MPI_Comm group;
     mz_layout layout;
-    mz_hier *hier;           /* host memory; NULL: one rank */
-    struct mz_gpu_comm *gpu; /* device memory of GPUs; NULL: the device is a CPU */
+    mz_hier *hier;              /* host memory; NULL: one rank */
+    struct mz_gpu_comm *gpu;    /* device memory of GPUs; NULL: the device is a CPU */
+    struct mz_links *predicted; /* the ranks are not there (predicted.h); NULL: they are */
     mz_all_reduce_plan plan;
     double *host_values; /* [size][MZ_HOST_VALUES_MAX] */
     double delay;

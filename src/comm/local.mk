@@ -8,7 +8,7 @@ libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.
 	src/comm/voyage.h src/comm/voyage.c src/comm/all_reduce.h src/comm/all_reduce.c src/comm/issue.h \
 	src/comm/issue.c src/comm/watch.h src/comm/watch.c src/comm/gpu.h src/comm/gpu.c src/comm/nccl.h \
 	src/comm/nccl_plain.h \
-	src/comm/collectives.c src/comm/comm.c
+	src/comm/predicted.h src/comm/predicted.c src/comm/collectives.c src/comm/comm.c
 if HAVE_NCCL
 libmpizero_a_SOURCES += src/comm/nccl.c src/comm/nccl_plain.c
 endif

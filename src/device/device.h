@@ -81,9 +81,9 @@ typedef struct mz_device_ops {
 
 struct mz_device {
     const mz_device_ops *ops;
-    int ordinal;     /* CUDA device number; 0 elsewhere */
-    int n_threads;   /* CPU threads for kernels, >= 1 */
-    void *impl;      /* the backend's own state */
+    int ordinal;      /* CUDA device number; 0 elsewhere */
+    int n_threads;    /* CPU threads for kernels, >= 1 */
+    void *impl;       /* the backend's own state */
     char label[128];  /* "CPU AMD EPYC, avx512, 2 threads", "NVIDIA H200" */
     char address[32]; /* a GPU's on the PCI bus: "0000:1b:00.0"; "" elsewhere */
 };

@@ -9,6 +9,7 @@
 #include "core/memory.h"
 #include "train/engine_impl.h"
 #include "train/peak.h"
+#include "train/predict.h"
 #include "train/profile.h"
 #include "train/setup.h"
 
@@ -63,9 +64,7 @@ static mz_status open_model(bench *b)
                        (long long)most);
     flags.hidden_size = info->hidden;
     flags.total_steps = b->options->warmup + b->options->steps + 1;
-    b->flops_per_token =
-        6.0 * (double)mz_model_n_params(b->model) +
-        12.0 * (double)info->layers * (double)info->heads * (double)info->head_size * (double)b->block_size;
+    b->flops_per_token = mz_flops_per_token(b->model, b->block_size);
     return mz_config_load(b->options->config_path, &flags, b->world->size, &b->config);
 }
 

@@ -56,8 +56,8 @@ struct mz_engine {
     float *loss_host;               /* pinned */
     bool inference;
     bool needs_backward;
-    bool stop_vote;   /* the training loop's: this rank was asked to stop */
-    bool stop_agreed; /* at the last step some rank was */
+    bool stop_vote;       /* the training loop's: this rank was asked to stop */
+    bool stop_agreed;     /* at the last step some rank was */
     bool recompute_cheap; /* the tape's option: asked for, or taken when a step does not fit otherwise */
 
     int64_t steps;   /* optimiser steps done, skipped ones included */
@@ -85,11 +85,16 @@ mz_step_scalars *mz_staging_scalars(const mz_staging *staging);
 /* What a step of this shape needs, found by playing it on the meta device. */
 typedef struct mz_plan {
     size_t arena_bytes;
-    double flops; /* forward and backward without recomputation */
+    double flops;        /* forward and backward without recomputation */
+    double played_flops; /* what was played on the way, recomputation included */
 } mz_plan;
 /* recompute_cheap: as the tape's option of that name. */
 mz_status mz_plan_step(const mz_model *model, const mz_config *config, const mz_batch *shapes, bool training,
                        bool recompute_cheap, mz_plan *plan);
+
+/* Tensors of a batch's shapes; no memory stands behind them. */
+mz_status mz_plan_inputs(mz_device *meta, mz_tape *tape, const mz_batch *shapes, mz_dtype dtype,
+                         mz_tensor **inputs);
 
 /* The arena of a forward pass to logits. One over a cache of keys and values needs no more. */
 mz_status mz_plan_logits(const mz_model *model, const mz_config *config, const mz_batch *shapes,

@@ -1,6 +1,4 @@
 /* Planning: a step played on the meta device tells its memory and its work before anything is allocated. */
-#include <string.h>
-
 #include "core/error.h"
 #include "core/memory.h"
 #include "train/engine_impl.h"
@@ -14,7 +12,6 @@ typedef struct planner {
     mz_arena *arena;
     mz_tape *tape;
     mz_runner *runner;
-    mz_tensor *inputs[MZ_N_INPUTS];
 } planner;
 
 static void planner_close(planner *p)
@@ -68,7 +65,7 @@ static mz_status planner_open(planner *p, const mz_model *model, const mz_config
     return st;
 }
 
-static mz_status planner_inputs(planner *p, const mz_batch *shapes, mz_dtype dtype)
+mz_status mz_plan_inputs(mz_device *meta, mz_tape *tape, const mz_batch *shapes, mz_dtype dtype, mz_tensor **inputs)
 {
     mz_status st = MZ_OK;
     for (int i = 0; i < shapes->n_inputs && st == MZ_OK; i++) {
@@ -78,9 +75,9 @@ static mz_status planner_inputs(planner *p, const mz_batch *shapes, mz_dtype dty
             n *= input->shape[d];
         mz_dtype to = input->dtype == MZ_F32 ? dtype : input->dtype;
         void *data = NULL;
-        st = p->device->ops->alloc(p->device, (size_t)n * mz_dtype_size(to), &data);
+        st = meta->ops->alloc(meta, (size_t)n * mz_dtype_size(to), &data);
         if (st == MZ_OK)
-            st = mz_tensor_borrow(p->tape, to, input->n_dims, input->shape, data, &p->inputs[input->role]);
+            st = mz_tensor_borrow(tape, to, input->n_dims, input->shape, data, &inputs[input->role]);
     }
     return st;
 }
@@ -100,11 +97,9 @@ mz_status mz_plan_logits(const mz_model *model, const mz_config *config, const m
     mz_run run = {.goal = MZ_GOAL_LOGITS, .last_position_only = last_position_only};
     mz_status st = planner_open(&p, model, config, false, false);
     if (st == MZ_OK)
-        st = planner_inputs(&p, shapes, config->dtype);
-    if (st == MZ_OK) {
-        memcpy(run.inputs, p.inputs, sizeof run.inputs);
+        st = mz_plan_inputs(p.device, p.tape, shapes, config->dtype, run.inputs);
+    if (st == MZ_OK)
         st = mz_runner_forward(p.runner, p.tape, &run, &result);
-    }
     if (st == MZ_OK)
         *arena_bytes = mz_arena_peak(p.arena);
     planner_close(&p);
@@ -121,11 +116,9 @@ mz_status mz_plan_step(const mz_model *model, const mz_config *config, const mz_
 
     mz_status st = planner_open(&p, model, config, training, recompute_cheap);
     if (st == MZ_OK)
-        st = planner_inputs(&p, shapes, config->dtype);
-    if (st == MZ_OK) {
-        memcpy(run.inputs, p.inputs, sizeof run.inputs);
+        st = mz_plan_inputs(p.device, p.tape, shapes, config->dtype, run.inputs);
+    if (st == MZ_OK)
         st = mz_runner_forward(p.runner, p.tape, &run, &result);
-    }
     if (st == MZ_OK) {
         forward_flops = planner_flops(&p);
         mz_tensor_release(result);
@@ -135,6 +128,7 @@ mz_status mz_plan_step(const mz_model *model, const mz_config *config, const mz_
     if (st == MZ_OK) {
         plan->arena_bytes = mz_arena_peak(p.arena);
         plan->flops = training ? 0 : forward_flops;
+        plan->played_flops = planner_flops(&p);
         /* A recording forward forms the fused loss's gradients too, so count an evaluation's forward
          * instead: forward once, backward twice the work. */
         if (training) {

@@ -78,12 +78,17 @@ typedef struct mz_estimate_options {
     const char *model, *config_path;
     mz_config_defaults flags;
     int64_t block_size;
-    int ranks;          /* data-parallel ranks; default 1 */
-    int ranks_per_node; /* default: ranks */
+    int ranks, nodes, ranks_per_node; /* data-parallel ranks; 0: as the others say, else 1 rank, on 1 node */
+    const char *rates_paths;          /* as mz_rates_read; NULL: none */
+    double tflops, tokens, updates;   /* of mz_rates, in 10^12, 1 and 10^9 per second; 0: not given */
+    double inner_gb, outer_gb;        /* 10^9 bytes per second */
+    double inner_us, outer_us;        /* latencies in microseconds; < 0: not given */
+    double overlap_cost;              /* of mz_rates */
     bool json;
 } mz_estimate_options;
 void mz_estimate_options_default(mz_estimate_options *options);
-/* Local: plans one rank's step on the meta device; memory by purpose and bytes communicated per step. */
+/* Local: plays one rank's step on the meta device; memory by purpose, bytes communicated and, where rates of
+ * compute are given, the time of a step. */
 mz_status mz_estimate(const mz_estimate_options *options, FILE *out);
 
 #endif

@@ -237,12 +237,69 @@ static void meta_counts_work_and_touches_nothing(void **state)
     mz_device_close(m.device);
 }
 
+/* Two streams and the host, with a second for a FLOP: work waits for its stream, for events, and for a host that
+ * waits. */
+static void meta_keeps_time(void **state)
+{
+    (void)state;
+    mz_device *device;
+    mz_stream *compute, *other;
+    mz_event *event;
+    void *memory;
+    double now;
+    assert_int_equal(mz_device_open("meta", 0, 1, &device), MZ_OK);
+    const mz_device_ops *ops = device->ops;
+    assert_int_equal(ops->stream_create(device, MZ_STREAM_COMPUTE, &compute), MZ_OK);
+    assert_int_equal(ops->stream_create(device, MZ_STREAM_COMM, &other), MZ_OK);
+    assert_int_equal(ops->event_create(device, &event), MZ_OK);
+    assert_int_equal(ops->alloc(device, 1 << 10, &memory), MZ_OK);
+    const mz_meta_pace pace = {.seconds_per_flop = 1};
+    assert_int_equal(mz_device_meta_set_pace(device, &pace), MZ_OK);
+    const mz_matmul_args matmul = {.m = 1,
+                                   .n = 1,
+                                   .k = 5,
+                                   .batch = 1,
+                                   .a = memory,
+                                   .b = memory,
+                                   .c = memory,
+                                   .lda = 5,
+                                   .ldb = 1,
+                                   .ldc = 1,
+                                   .dtype = MZ_F32,
+                                   .dtype_c = MZ_F32,
+                                   .alpha = 1.0f};
+    assert_int_equal(ops->kernels->matmul(&matmul, compute), MZ_OK);
+    assert_int_equal(ops->event_record(event, compute), MZ_OK);
+    assert_int_equal(mz_device_meta_pass(device, other, 4), MZ_OK);
+    assert_int_equal(mz_device_meta_now(device, other, &now), MZ_OK);
+    assert_true(now == 4);
+    assert_int_equal(ops->wait(other, event), MZ_OK);
+    assert_int_equal(mz_device_meta_pass(device, other, 3), MZ_OK);
+    assert_int_equal(mz_device_meta_now(device, other, &now), MZ_OK);
+    assert_true(now == 13); /* the product's 10, then 3 */
+    assert_int_equal(ops->fill(compute, memory, 0, 64), MZ_OK);
+    assert_int_equal(mz_device_meta_now(device, compute, &now), MZ_OK);
+    assert_true(now == 10);
+    assert_int_equal(ops->stream_sync(other), MZ_OK);
+    assert_int_equal(mz_device_meta_pass(device, NULL, 1), MZ_OK);
+    assert_int_equal(mz_device_meta_now(device, compute, &now), MZ_OK);
+    assert_true(now == 14);
+    ops->event_destroy(event);
+    ops->stream_destroy(other);
+    ops->stream_destroy(compute);
+    mz_device_close(device);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_backend_opens),          cmocka_unit_test(what_cannot_be_opened_is_said),
-        cmocka_unit_test(a_table_with_a_hole_is_found), cmocka_unit_test(device_memory_is_aligned),
-        cmocka_unit_test(each_allocation_may_fail),     cmocka_unit_test(meta_counts_work_and_touches_nothing),
+        cmocka_unit_test(every_backend_opens),
+        cmocka_unit_test(what_cannot_be_opened_is_said),
+        cmocka_unit_test(a_table_with_a_hole_is_found),
+        cmocka_unit_test(device_memory_is_aligned),
+        cmocka_unit_test(each_allocation_may_fail),
+        cmocka_unit_test(meta_counts_work_and_touches_nothing),
+        cmocka_unit_test(meta_keeps_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
