@@ -50,7 +50,7 @@ static mz_status take_buffers(mz_hier *hier, size_t chunk_bytes)
     return ops->pin ? ops->pin(hier->wire, hier->staging, MZ_VOYAGE_WINDOW * 2 * n_nodes * piece) : MZ_OK;
 }
 
-static mz_status open_wire(mz_hier *hier, MPI_Comm group, const char *wire, bool spin)
+mz_status mz_hier_open_wire(mz_hier *hier, MPI_Comm group, const char *wire, bool spin)
 {
     const mz_layout *layout = hier->layout;
     const mz_members members = {layout->world_ranks, layout->rank, layout->size};
@@ -93,7 +93,7 @@ mz_status mz_hier_create(MPI_Comm group, const mz_layout *layout, const char *wi
     if (!status) {
         hier->layout = layout;
         if (layout->n_nodes > 1)
-            status = open_wire(hier, group, wire, spin);
+            status = mz_hier_open_wire(hier, group, wire, spin);
         if (!status && layout->n_nodes > 1)
             status = take_buffers(hier, chunk_bytes);
         status = mz_mpi_agree(group, status, "setting up collectives");

@@ -7,6 +7,7 @@
 
 #include "comm/cursor.h"
 #include "comm/sum.h"
+#include "comm/wire_card.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/memory.h"
@@ -199,13 +200,9 @@ static void pass_turn(mz_issued *record, mz_status status, double seconds)
 /* What the other ranks are to fail with when this one did. */
 static void tell_others(const mz_comm *comm, mz_status status, const char *reason)
 {
-    char message[1024];
-    bool is_about_ranks = status == MZ_ERR_TIMEOUT || status == MZ_ERR_MISMATCH || status == MZ_ERR_PEER;
-    if (is_about_ranks)
-        snprintf(message, sizeof message, "%s", reason);
-    else
-        snprintf(message, sizeof message, "rank %d failed: %s", comm->world->rank, reason);
-    mz_hier_abort(comm->hier, is_about_ranks ? status : MZ_ERR_PEER, message);
+    mz_wire_note note;
+    mz_status theirs = mz_wire_note_words(comm->world->rank, status, reason, note.message);
+    mz_hier_abort(comm->hier, theirs, note.message);
 }
 
 void mz_comm_fail(mz_comm *comm, mz_status status, const char *message)

@@ -132,10 +132,12 @@ static mz_status take_cards(mpi_wire *wire, const mz_op_info *op, mz_wire_reques
     return MZ_OK;
 }
 
-/* Has another rank of the comm failed? */
+/* Has another rank of the comm failed, or another thread of this one given up? */
 static mz_status look_for_abort(mpi_wire *wire)
 {
     int found = 0;
+    if (__atomic_load_n(&wire->note.status, __ATOMIC_ACQUIRE))
+        return mz_fail_adopt((mz_status)wire->note.status, wire->note.message);
     MPI_Status from;
     mz_status status = mz_mpi_check(MPI_Iprobe(MPI_ANY_SOURCE, TAG_ABORT, wire->comm, &found, &from), "MPI_Iprobe");
     if (status || !found)
@@ -247,11 +249,10 @@ static mz_status wire_wait(mz_wire_transport *base, const mz_op_info *op, mz_wir
 static void wire_abort(mz_wire_transport *base, mz_status status, const char *message)
 {
     mpi_wire *wire = (mpi_wire *)base;
-    if (wire->aborted)
+    if (__atomic_exchange_n(&wire->aborted, true, __ATOMIC_ACQ_REL))
         return;
-    wire->aborted = true;
-    wire->note.status = (int32_t)status;
     snprintf(wire->note.message, sizeof wire->note.message, "%s", message);
+    __atomic_store_n(&wire->note.status, (int32_t)status, __ATOMIC_RELEASE);
     for (int r = 0; r < wire->members.size; r++)
         if (r != wire->members.rank)
             MPI_Isend(&wire->note, sizeof wire->note, MPI_BYTE, r, TAG_ABORT, wire->comm, &wire->note_requests[r]);

@@ -140,9 +140,11 @@ static mz_status wire_recv(mz_wire_transport *base, const mz_op_info *op, int fr
     return MZ_OK;
 }
 
-/* Has another rank of the rail failed? */
+/* Has another rank of the rail failed, or another thread of this one given up? */
 static mz_status look_for_note(ucx_wire *wire)
 {
+    if (wire->note_out.status)
+        return mz_fail_adopt((mz_status)wire->note_out.status, wire->note_out.message);
     if (wire->note_message.open || wire->note_message.status)
         return MZ_OK;
     wire->aborted = true; /* everybody has been told already */
@@ -266,12 +268,14 @@ static mz_status wire_wait(mz_wire_transport *base, const mz_op_info *op, mz_wir
 static void wire_abort(mz_wire_transport *base, mz_status status, const char *message)
 {
     ucx_wire *wire = (ucx_wire *)base;
-    if (wire->aborted)
+    mz_ucx_link_enter(wire->link);
+    if (wire->aborted) {
+        mz_ucx_link_leave(wire->link);
         return;
+    }
     wire->aborted = true;
     wire->note_out.status = (int32_t)status;
     snprintf(wire->note_out.message, sizeof wire->note_out.message, "%s", message);
-    mz_ucx_link_enter(wire->link);
     for (int r = 0; r < wire->n_rail; r++)
         if (wire->link->peers[r].endpoint && !wire->link->peers[r].broken)
             mz_ucx_send(wire->link, MZ_UCX_NOTE, r, &wire->note_out, sizeof wire->note_out, NULL,

@@ -36,11 +36,26 @@ mz_status mz_leg_land(mz_hier *hier, const mz_op_info *op, mz_leg *leg)
 /* How far a voyage is. Pieces and legs are numbered; each uses the place of its number modulo the window. */
 typedef struct progress {
     mz_cursor cursor;
-    int64_t departed, arrived; /* pieces */
-    int64_t started, landed;   /* legs */
-    int next_leg;              /* of the piece that departed last; past the last one: it has none left */
+    int64_t loaded, departed, arrived; /* pieces */
+    int64_t started, landed;           /* legs */
+    int next_leg;                      /* of the piece that departed last; past the last one: it has none left */
     bool more;
 } progress;
+
+static mz_status load_pieces(const mz_voyage *v, progress *p)
+{
+    mz_status status = MZ_OK;
+    while (p->more && p->loaded - p->arrived < MZ_VOYAGE_WINDOW && !status) {
+        mz_flight *next = &v->hier->flights[p->loaded % MZ_VOYAGE_WINDOW];
+        p->more = mz_cursor_next(&p->cursor, piece_count(v->hier, v->dtype), &next->piece);
+        if (!p->more)
+            break;
+        p->loaded++;
+        if (v->load)
+            status = v->load(v, next);
+    }
+    return status;
+}
 
 /* The piece whose legs are to be started: the present one, or the next. NULL: there is none, or no room for it yet.
  */
@@ -49,13 +64,10 @@ static mz_flight *piece_at_hand(const mz_voyage *v, progress *p, mz_status *stat
     mz_hier *hier = v->hier;
     if (p->next_leg < hier->layout->n_nodes)
         return &hier->flights[(p->departed - 1) % MZ_VOYAGE_WINDOW];
-    if (!p->more || p->departed - p->arrived == MZ_VOYAGE_WINDOW)
+    *status = load_pieces(v, p);
+    if (*status || p->departed == p->loaded)
         return NULL;
-    mz_flight *next = &hier->flights[p->departed % MZ_VOYAGE_WINDOW];
-    p->more = mz_cursor_next(&p->cursor, piece_count(hier, v->dtype), &next->piece);
-    if (!p->more)
-        return NULL;
-    p->departed++;
+    mz_flight *next = &hier->flights[p->departed++ % MZ_VOYAGE_WINDOW];
     p->next_leg = 1;
     if (v->depart)
         *status = v->depart(v, next);

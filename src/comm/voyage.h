@@ -40,8 +40,8 @@ struct mz_hier {
     const void **sources;      /* [n_nodes] */
 };
 
-/* What one collective does with a piece: make it ready, exchange it leg by leg, and finish it once all has landed.
- */
+/* What one collective does with a piece: begin to make it ready as soon as there is room for it, see that it is,
+ * exchange it leg by leg, and finish it once all has landed. */
 typedef struct mz_voyage {
     mz_hier *hier;
     const mz_op_info *op;
@@ -50,6 +50,7 @@ typedef struct mz_voyage {
     float scale;
     bool accumulate;
     int root;
+    mz_status (*load)(const struct mz_voyage *voyage, mz_flight *flight);   /* does not wait; NULL: nothing to do */
     mz_status (*depart)(const struct mz_voyage *voyage, mz_flight *flight); /* NULL: it is ready as it is */
     /* to, from: the nodes of leg k */
     mz_status (*exchange)(const struct mz_voyage *voyage, mz_leg *leg, int to, int from);
@@ -58,6 +59,9 @@ typedef struct mz_voyage {
 
 /* Takes all pieces of the segments through all stages. */
 mz_status mz_voyage_run(const mz_voyage *voyage, const mz_segment *segments, int n);
+
+/* Collective over `group`: opens hier->wire, of which hier->layout tells the ranks. wire: world->wire. */
+mz_status mz_hier_open_wire(mz_hier *hier, MPI_Comm group, const char *wire, bool spin);
 
 /* The rank on node m of this rank's rail. */
 int mz_rail_rank(const mz_hier *hier, int m);

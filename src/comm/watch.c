@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "comm/wire_card.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/memory.h"
@@ -110,14 +111,14 @@ static mz_status inspect(mz_watch *w, const flight *oldest)
     return status;
 }
 
-/* Keeps the first failure, tells the others, and lets go what waits. */
-static void fail(mz_watch *w, mz_status status)
+void mz_watch_fail(mz_watch *w, mz_status status)
 {
-    bool is_first, is_about_ranks = status == MZ_ERR_TIMEOUT || status == MZ_ERR_MISMATCH || status == MZ_ERR_PEER;
-    char message[1024], for_others[1024];
+    const mz_members *members = &w->options.sync->members;
+    char message[1024];
+    mz_wire_note note;
     snprintf(message, sizeof message, "%s", mz_last_error());
     pthread_mutex_lock(&w->lock);
-    is_first = w->failed == MZ_OK;
+    bool is_first = w->failed == MZ_OK;
     if (is_first) {
         w->failed = status;
         memcpy(w->message, message, sizeof message);
@@ -125,12 +126,8 @@ static void fail(mz_watch *w, mz_status status)
     pthread_mutex_unlock(&w->lock);
     if (!is_first)
         return;
-    if (is_about_ranks)
-        memcpy(for_others, message, sizeof message);
-    else
-        snprintf(for_others, sizeof for_others, "rank %d failed: %.900s",
-                 w->options.sync->members.ranks[w->options.sync->members.rank], message);
-    mz_shm_sync_abort(w->options.sync, is_about_ranks ? status : MZ_ERR_PEER, for_others);
+    mz_status theirs = mz_wire_note_words(members->ranks[members->rank], status, message, note.message);
+    mz_shm_sync_abort(w->options.sync, theirs, note.message);
     w->options.abort(w->options.context, status, message);
 }
 
@@ -158,7 +155,7 @@ static void *run(void *arg)
         if (!status && waiting)
             status = inspect(w, &oldest);
         if (status)
-            fail(w, status);
+            mz_watch_fail(w, status);
 
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += (long)(period_seconds * 1e9);
@@ -277,7 +274,7 @@ mz_status mz_watch_end(mz_watch *w, mz_status launched, mz_stream *stream)
     if (!status)
         status = w->options.device->ops->event_record(f->end, stream);
     if (status)
-        fail(w, status);
+        mz_watch_fail(w, status);
     pthread_mutex_lock(&w->lock);
     f->launched = !status;
     f->since = 0; /* from now on counted from when the stream gets there */

@@ -17,7 +17,7 @@ typedef struct mz_watch_options {
     void *context;
     /* From the watch's thread, often, and before its first use of the device: is there an error? */
     mz_status (*check)(void *context);
-    /* From the watch's thread or a launching one, once: something has failed, and what waits on the GPU is to end.
+    /* From the watch's thread or one that launches or fails, once: something has failed, and what waits on the GPU is to end.
      */
     void (*abort)(void *context, mz_status status, const char *message);
 } mz_watch_options;
@@ -30,6 +30,10 @@ void mz_watch_destroy(mz_watch *watch);
  * caller's. Both return the failure once there is one; end takes the launch's status, which may be it. */
 mz_status mz_watch_begin(mz_watch *watch, const mz_op_info *op, mz_stream *stream);
 mz_status mz_watch_end(mz_watch *watch, mz_status launched, mz_stream *stream);
+
+/* Any thread's, with its last error: somebody else than the watch has found a failure. The first one is kept, the
+ * others are told, and what waits is let go. */
+void mz_watch_fail(mz_watch *watch, mz_status status);
 
 /* The failure, or MZ_OK. */
 mz_status mz_watch_status(mz_watch *watch);

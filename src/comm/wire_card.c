@@ -5,6 +5,17 @@
 
 #include "core/error.h"
 
+mz_status mz_wire_note_words(int rank, mz_status status, const char *reason, char *text)
+{
+    bool is_about_ranks = status == MZ_ERR_TIMEOUT || status == MZ_ERR_MISMATCH || status == MZ_ERR_PEER;
+    size_t bytes = sizeof((mz_wire_note *)NULL)->message;
+    if (is_about_ranks)
+        snprintf(text, bytes, "%s", reason);
+    else
+        snprintf(text, bytes, "rank %d failed: %.900s", rank, reason);
+    return is_about_ranks ? status : MZ_ERR_PEER;
+}
+
 void mz_wire_card_fill(mz_wire_card *card, const mz_op_info *op)
 {
     card->sequence = op->sequence;

@@ -19,6 +19,10 @@ typedef struct mz_wire_note {
 /* A rank that waits only for ranks which are there themselves leaves the complaint to those who know more. */
 #define MZ_WIRE_GRACE_SECONDS 1.0
 
+/* What the other ranks are to fail with when rank `rank` failed with status: a failure that is about ranks as it
+ * is, another as its rank's. text: as long as a note's. */
+mz_status mz_wire_note_words(int rank, mz_status status, const char *reason, char *text);
+
 void mz_wire_card_fill(mz_wire_card *card, const mz_op_info *op);
 /* MZ_ERR_MISMATCH when the peer `from` (a member) is in another collective than this rank. */
 mz_status mz_wire_card_compare(const mz_wire_card *card, const mz_op_info *op, const mz_members *members, int from);
