@@ -30,11 +30,10 @@ static mz_status check(const mz_comm *comm, const mz_collective *what)
             return mz_fail(MZ_ERR_ARGUMENT, "collective (%s): segment %d has count %lld and stride %lld",
                            what->label, i, (long long)s->count, (long long)s->stride);
     }
-    if (what->kind == MZ_ALL_TO_ALL && comm && (comm->gpu || (comm->hier && comm->layout.per_node > 1)))
-        return mz_fail(
-            MZ_ERR_UNSUPPORTED,
-            "all_to_all (%s): expected ranks on CPUs, each on a node of its own, found %s and %d per node",
-            what->label, comm->device->label, comm->layout.per_node);
+    if (what->kind == MZ_ALL_TO_ALL && comm && comm->hier && comm->layout.per_node > 1)
+        return mz_fail(MZ_ERR_UNSUPPORTED,
+                       "all_to_all (%s): expected ranks each on a node of its own, found %d per node", what->label,
+                       comm->layout.per_node);
     return MZ_OK;
 }
 

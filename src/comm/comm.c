@@ -55,10 +55,10 @@ static mz_status find_members(mz_comm *comm)
 static mz_status open_transports(mz_comm *comm, size_t chunk_bytes)
 {
     bool spin = false, gpus = false;
-    size_t size = (size_t)comm->layout.size;
+    size_t size = (size_t)comm->layout.size, piece_bytes = chunk_bytes;
     mz_status status = mz_gpu_check(comm, &gpus);
     if (status || size == 1)
-        return status || !gpus ? status : mz_gpu_comm_create(comm, &comm->gpu);
+        return status || !gpus ? status : mz_gpu_comm_create(comm, piece_bytes, spin, &comm->gpu);
     status = mz_mpi_agree(comm->group, cores_suffice(comm->group, &spin), "setting up collectives");
     if (status)
         return status;
@@ -72,7 +72,7 @@ static mz_status open_transports(mz_comm *comm, size_t chunk_bytes)
     if (!status && !(comm->host_values = mz_calloc(size * MZ_HOST_VALUES_MAX, sizeof(double))))
         status = MZ_ERR_MEMORY;
     status = mz_mpi_agree(comm->group, status, "setting up collectives");
-    return status || !gpus ? status : mz_gpu_comm_create(comm, &comm->gpu);
+    return status || !gpus ? status : mz_gpu_comm_create(comm, piece_bytes, spin, &comm->gpu);
 }
 
 /* Collective over `from`. rank: this one's there. */

@@ -12,8 +12,9 @@
  * Sums are formed in fp32 in the order of ranks: the same bits each run. Between GPUs NCCL forms them: it adds rank
  * by rank, in an order that depends on the machine's links and the size alone, and rounds every partial sum to the
  * collective's type; that is the same bits each run, too, but a sum in 16 bits carries up to size - 1 roundings.
- * Who wants one rounding sends fp32 (communication_data_type). A scale that is a power of two is multiplied in
- * before the sum, so that 16-bit sums do not overflow; another one after it. */
+ * Who wants one rounding sends fp32 (communication_data_type). Between nodes the nodes' sums are added in fp32, in
+ * their order. A scale that is a power of two is multiplied in before the sum, so that 16-bit sums do not overflow;
+ * another one after it. */
 #ifndef MZ_COMM_COMM_H
 #define MZ_COMM_COMM_H
 
@@ -123,8 +124,7 @@ typedef struct mz_segment {
  * all_reduce:     recv = scale * sum of sends. recv may be send.
  * broadcast:      everybody's recv = root's send.
  * all_to_all:     recv block r = rank r's send's block [my rank]; both have the stride. recv and send have nothing in
- *                 common. For ranks that are on a node each, as those of a rail are, and compute on CPUs; else
- *                 MZ_ERR_UNSUPPORTED. */
+ *                 common. For ranks that are on a node each, as those of a rail are; else MZ_ERR_UNSUPPORTED. */
 mz_status mz_all_gather(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
                         const char *label, mz_stream *stream);
 mz_status mz_reduce_scatter(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,

@@ -1,26 +1,24 @@
-#include <config.h>
-
 #include "comm/gpu.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "comm/mpi_check.h"
+#include "comm/nccl.h"
+#include "comm/relay.h"
 #include "comm/watch.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "kernels/kernels.h"
-#ifdef HAVE_NCCL
-#include "comm/nccl.h"
-#endif
 
 struct mz_gpu_comm {
     mz_comm *comm;
     mz_stream *stream; /* for callers that bring none */
     mz_shm_segment segment;
     mz_shm_sync sync;
-    mz_node_transport *node; /* NULL: one rank */
-    mz_watch *watch;
+    mz_node_transport *node; /* NULL: one rank per node */
+    mz_relay *relay;         /* NULL: one node */
+    mz_watch *watch;         /* NULL: one rank */
     uint64_t n_issued;
 };
 
@@ -74,11 +72,6 @@ mz_status mz_gpu_check(const mz_comm *comm, bool *gpus)
                          "MPI_Allgather");
     if (!status)
         status = compare_devices(comm, cards);
-    if (!status && *gpus && comm->layout.n_nodes > 1)
-        status = mz_fail(MZ_ERR_UNSUPPORTED,
-                         "%d ranks on GPUs of %d nodes: collectives between GPUs are inside one node so far; start "
-                         "the job on one node, or give --device cpu",
-                         comm->layout.size, comm->layout.n_nodes);
     mz_free(cards);
     return status;
 }
@@ -112,6 +105,8 @@ static mz_status run_alone(mz_gpu_comm *gpu, const mz_collective *what, mz_strea
 static mz_status launch(mz_gpu_comm *gpu, const mz_collective *what, const mz_op_info *op, mz_stream *stream)
 {
     mz_node_transport *node = gpu->node;
+    if (gpu->relay)
+        return mz_relay_issue(gpu->relay, what, op, stream);
     switch (what->kind) {
     case MZ_ALL_GATHER:
         return node->ops->all_gather(node, op, what->segments, what->n_segments, what->dtype, stream);
@@ -136,7 +131,7 @@ mz_status mz_gpu_comm_issue(mz_gpu_comm *gpu, const mz_collective *what, mz_stre
     const mz_device_ops *ops = gpu->comm->device->ops;
     mz_stream *on = stream ? stream : gpu->stream;
     mz_status status;
-    if (gpu->node) {
+    if (gpu->watch) {
         mz_op_info op;
         mz_collective_describe(what, &op);
         op.sequence = gpu->n_issued++;
@@ -150,60 +145,101 @@ mz_status mz_gpu_comm_issue(mz_gpu_comm *gpu, const mz_collective *what, mz_stre
     }
     if (!status && !stream)
         status = ops->stream_sync(on);
-    if (!status && !stream && gpu->node)
+    if (!status && !stream && gpu->watch)
         status = mz_watch_status(gpu->watch);
     return status;
 }
 
-#ifdef HAVE_NCCL
-/* The watch's. */
+/* ---- the ranks of a node, and the watch ---- */
+
 static mz_status check(void *context)
 {
     mz_gpu_comm *gpu = context;
-    return mz_nccl_check(gpu->node);
+    return gpu->node ? mz_nccl_check(gpu->node) : MZ_OK;
 }
 
+/* The watch's: the relay first, since what it let go may not wait for NCCL's end. */
 static void give_up(void *context, mz_status status, const char *message)
 {
     mz_gpu_comm *gpu = context;
     mz_comm_fail(gpu->comm, status, message);
-    gpu->node->ops->abort(gpu->node, status, message);
+    if (gpu->relay)
+        mz_relay_abort(gpu->relay, status, message);
+    if (gpu->node)
+        gpu->node->ops->abort(gpu->node, status, message);
 }
 
-static mz_status open_node(mz_gpu_comm *gpu)
+static mz_status open_watch(mz_gpu_comm *gpu)
 {
-    mz_comm *comm = gpu->comm;
-    size_t page = 4096, bytes = (mz_shm_sync_bytes(comm->layout.size) + page - 1) / page * page;
-    gpu->sync.segment = &gpu->segment;
-    gpu->sync.members = (mz_members){comm->layout.node_ranks, comm->layout.local, comm->layout.per_node};
-    gpu->sync.checked = mz_calloc((size_t)comm->layout.size, sizeof *gpu->sync.checked);
-    mz_status status = gpu->sync.checked ? MZ_OK : MZ_ERR_MEMORY;
-    status = mz_mpi_agree(comm->group, status, "setting up collectives between GPUs");
-    if (!status)
-        status = mz_shm_segment_open(comm->group, bytes, page, &gpu->segment);
-    if (status)
-        return status;
-    mz_shm_sync_attach(&gpu->sync, gpu->segment.memory);
-    status = mz_nccl_create(comm->group, &gpu->sync, comm->device, comm->world->timeout_seconds, &gpu->node);
-    const mz_watch_options options = {.device = comm->device,
+    const mz_watch_options options = {.device = gpu->comm->device,
                                       .sync = &gpu->sync,
-                                      .timeout_seconds = comm->world->timeout_seconds,
+                                      .timeout_seconds = gpu->comm->world->timeout_seconds,
                                       .context = gpu,
                                       .check = check,
                                       .abort = give_up};
-    return status ? status : mz_watch_create(&options, &gpu->watch);
+    return mz_watch_create(&options, &gpu->watch);
 }
-#else
-static mz_status open_node(mz_gpu_comm *gpu)
-{
-    return mz_fail(MZ_ERR_UNSUPPORTED,
-                   "%d ranks on %s: this build has no NCCL, which collectives between GPUs need; configure it "
-                   "--with-nccl, start one rank, or give --device cpu",
-                   gpu->comm->layout.size, gpu->comm->device->label);
-}
-#endif
 
-mz_status mz_gpu_comm_create(mz_comm *comm, mz_gpu_comm **out)
+/* Collective over the ranks of this rank's node. */
+static mz_status open_node(mz_gpu_comm *gpu, MPI_Comm node)
+{
+    const mz_layout *layout = &gpu->comm->layout;
+    size_t page = 4096, bytes = (mz_shm_sync_bytes(layout->per_node) + page - 1) / page * page;
+    gpu->sync.segment = &gpu->segment;
+    gpu->sync.members = (mz_members){layout->node_ranks, layout->local, layout->per_node};
+    gpu->sync.checked = mz_calloc((size_t)layout->per_node, sizeof *gpu->sync.checked);
+    mz_status status = gpu->sync.checked ? MZ_OK : MZ_ERR_MEMORY;
+    status = mz_mpi_agree(node, status, "setting up collectives between GPUs");
+    if (!status)
+        status = mz_shm_segment_open(node, bytes, page, &gpu->segment);
+    if (status)
+        return status;
+    mz_shm_sync_attach(&gpu->sync, gpu->segment.memory);
+    if (layout->per_node > 1)
+        status = mz_nccl_create(node, &gpu->sync, gpu->comm->device, gpu->comm->world->timeout_seconds, &gpu->node);
+    return status ? status : open_watch(gpu);
+}
+
+/* ---- the nodes ---- */
+
+/* The courier's. */
+static void relay_failed(void *context, mz_status status)
+{
+    mz_gpu_comm *gpu = context;
+    mz_watch_fail(gpu->watch, status);
+}
+
+static mz_status open_relay(mz_gpu_comm *gpu, size_t piece_bytes, bool spin)
+{
+    mz_comm *comm = gpu->comm;
+    const mz_relay_options options = {.group = comm->group,
+                                      .layout = &comm->layout,
+                                      .device = comm->device,
+                                      .node = gpu->node,
+                                      .wire = comm->world->wire,
+                                      .spin = spin,
+                                      .piece_bytes = piece_bytes,
+                                      .timeout_seconds = comm->world->timeout_seconds,
+                                      .context = gpu,
+                                      .failed = relay_failed};
+    return mz_relay_create(&options, &gpu->relay);
+}
+
+static mz_status open_all(mz_gpu_comm *gpu, size_t piece_bytes, bool spin)
+{
+    mz_comm *comm = gpu->comm;
+    MPI_Comm node = MPI_COMM_NULL;
+    mz_status status =
+        mz_mpi_check(MPI_Comm_split(comm->group, comm->layout.node, comm->layout.local, &node), "MPI_Comm_split");
+    if (status)
+        return status;
+    MPI_Comm_set_errhandler(node, MPI_ERRORS_RETURN);
+    status = mz_mpi_agree(comm->group, open_node(gpu, node), "setting up collectives between GPUs");
+    MPI_Comm_free(&node);
+    return status || comm->layout.n_nodes == 1 ? status : open_relay(gpu, piece_bytes, spin);
+}
+
+mz_status mz_gpu_comm_create(mz_comm *comm, size_t piece_bytes, bool spin, mz_gpu_comm **out)
 {
     mz_gpu_comm *gpu = mz_calloc(1, sizeof *gpu);
     mz_status status = gpu ? MZ_OK : MZ_ERR_MEMORY;
@@ -214,7 +250,7 @@ mz_status mz_gpu_comm_create(mz_comm *comm, mz_gpu_comm **out)
     }
     status = mz_mpi_agree(comm->group, status, "setting up collectives between GPUs");
     if (!status && comm->layout.size > 1)
-        status = mz_mpi_agree(comm->group, open_node(gpu), "setting up collectives between GPUs");
+        status = mz_mpi_agree(comm->group, open_all(gpu, piece_bytes, spin), "setting up collectives between GPUs");
     if (status) {
         mz_gpu_comm_destroy(gpu);
         return status;
@@ -228,11 +264,15 @@ void mz_gpu_comm_destroy(mz_gpu_comm *gpu)
     if (!gpu)
         return;
     mz_watch_destroy(gpu->watch);
-    if (gpu->node) {
-        if (gpu->comm->failed) /* the others may be gone */
+    if (gpu->comm->failed) { /* the others may be gone */
+        if (gpu->relay)
+            mz_relay_abort(gpu->relay, gpu->comm->failed, gpu->comm->failed_message);
+        if (gpu->node)
             gpu->node->ops->abort(gpu->node, gpu->comm->failed, gpu->comm->failed_message);
-        gpu->node->ops->destroy(gpu->node);
     }
+    mz_relay_destroy(gpu->relay);
+    if (gpu->node)
+        gpu->node->ops->destroy(gpu->node);
     if (gpu->stream)
         gpu->comm->device->ops->stream_destroy(gpu->stream);
     mz_shm_segment_close(&gpu->segment);
@@ -242,9 +282,12 @@ void mz_gpu_comm_destroy(mz_gpu_comm *gpu)
 
 void mz_gpu_comm_stats(mz_gpu_comm *gpu, mz_comm_stats *stats)
 {
-    if (!gpu->node)
+    if (!gpu->watch)
         return;
     stats->n_calls += (int64_t)gpu->n_issued;
-    stats->bytes_in_node += gpu->node->bytes_sent;
+    if (gpu->node)
+        stats->bytes_in_node += gpu->node->bytes_sent;
+    if (gpu->relay)
+        stats->bytes_between_nodes += mz_relay_bytes_sent(gpu->relay);
     stats->seconds += mz_watch_seconds(gpu->watch);
 }

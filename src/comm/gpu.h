@@ -1,5 +1,6 @@
-/* Collectives between GPUs of one node: launched on a stream by NCCL, with no host thread taking part, and looked
- * after by watch.h. What issue.h is for host memory. */
+/* Collectives between GPUs: inside a node launched on the caller's stream by NCCL, with no host thread taking part;
+ * between nodes by relay.h, also in order of the stream. Both are looked after by watch.h. What issue.h is for host
+ * memory. */
 #ifndef MZ_COMM_GPU_H
 #define MZ_COMM_GPU_H
 
@@ -7,13 +8,12 @@
 
 typedef struct mz_gpu_comm mz_gpu_comm;
 
-/* Collective over comm->group: all ranks compute on CPUs, or each on a GPU of its own, of one node. *gpus: the
- * latter. */
+/* Collective over comm->group: all ranks compute on CPUs, or each on a GPU of its own. *gpus: the latter. */
 mz_status mz_gpu_check(const mz_comm *comm, bool *gpus);
 
 /* Collective over comm->group, also when it has one rank. Needs comm->hier where there are more: a failure here
- * ends what waits there. */
-mz_status mz_gpu_comm_create(mz_comm *comm, mz_gpu_comm **gpu);
+ * ends what waits there. piece_bytes, spin: as mz_relay_create. */
+mz_status mz_gpu_comm_create(mz_comm *comm, size_t piece_bytes, bool spin, mz_gpu_comm **gpu);
 void mz_gpu_comm_destroy(mz_gpu_comm *gpu);
 
 /* Launches a collective on device memory; stream NULL: and waits for it. */

@@ -7,10 +7,13 @@ libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.
 	src/comm/layout.h src/comm/layout.c src/comm/hier.h src/comm/hier.c src/comm/hier_collectives.c \
 	src/comm/voyage.h src/comm/voyage.c src/comm/all_reduce.h src/comm/all_reduce.c src/comm/issue.h \
 	src/comm/issue.c src/comm/watch.h src/comm/watch.c src/comm/gpu.h src/comm/gpu.c src/comm/nccl.h \
+	src/comm/relay.h src/comm/relay_impl.h src/comm/relay.c src/comm/relay_collectives.c \
 	src/comm/nccl_plain.h \
 	src/comm/predicted.h src/comm/predicted.c src/comm/collectives.c src/comm/comm.c
 if HAVE_NCCL
 libmpizero_a_SOURCES += src/comm/nccl.c src/comm/nccl_plain.c
+else
+libmpizero_a_SOURCES += src/comm/nccl_none.c
 endif
 if HAVE_UCX
 libmpizero_a_SOURCES += src/comm/ucx_link.h src/comm/ucx_link.c src/comm/ucx_progress.c src/comm/ucx_wire.c \
@@ -18,12 +21,13 @@ libmpizero_a_SOURCES += src/comm/ucx_link.h src/comm/ucx_link.c src/comm/ucx_pro
 endif
 
 # Tests
-EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh
+EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh tests/comm/relay_failures.sh
 check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_probe tests/comm/killed_probe tests/comm/gpu_probe \
 	tests/comm/watch.np3 \
 	tests/comm/failures.np4 tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
-	tests/comm/collectives.np6
+	tests/comm/collectives.np6 tests/comm/relay.np2 tests/comm/relay.np3 tests/comm/relay.np4 \
+	tests/comm/relay_probe
 noinst_PROGRAMS += tests/comm/bench_collectives
 tests_comm_bench_collectives_SOURCES = tests/comm/bench_collectives.c
 tests_comm_world_np4_SOURCES = tests/comm/world.c
@@ -41,11 +45,21 @@ tests_comm_collectives_np2_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np3_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np4_SOURCES = tests/comm/collectives.c
 tests_comm_collectives_np6_SOURCES = tests/comm/collectives.c
+gpu_double = tests/comm/gpu_double.h tests/comm/gpu_double.c
+tests_comm_relay_probe_SOURCES = tests/comm/gpu_probe.c $(gpu_double)
+tests_comm_relay_probe_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
+tests_comm_relay_np2_SOURCES = tests/comm/collectives.c $(gpu_double)
+tests_comm_relay_np3_SOURCES = tests/comm/collectives.c $(gpu_double)
+tests_comm_relay_np4_SOURCES = tests/comm/collectives.c $(gpu_double)
+tests_comm_relay_np2_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
+tests_comm_relay_np3_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
+tests_comm_relay_np4_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 TESTS += tests/comm/watch.np3 tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh \
 	tests/comm/failures.np4 \
 	tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
-	tests/comm/collectives.np6
+	tests/comm/collectives.np6 tests/comm/relay.np2 tests/comm/relay.np3 tests/comm/relay.np4 \
+	tests/comm/relay_failures.sh
 
 # Several nodes on one machine
 EXTRA_DIST += tests/cluster/cluster tests/cluster/cluster.sh

@@ -1,4 +1,4 @@
-/* NCCL among the GPUs of one node. In builds with NCCL (HAVE_NCCL of config.h) only. */
+/* NCCL among the GPUs of one node. In builds without it (nccl_none.c) creating it says so. */
 #ifndef MZ_COMM_NCCL_H
 #define MZ_COMM_NCCL_H
 

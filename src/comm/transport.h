@@ -1,6 +1,6 @@
 /* The two kinds of transport under the collectives. src/comm/hier.c composes them; each implementation is one file
  * (shm.c, nccl.c, mpi_wire.c, ucx_wire.c) and is the only one to include its library's headers. Between GPUs
- * src/comm/gpu.c calls the node transport.
+ * src/comm/gpu.c calls the node transport, or src/comm/relay.c both.
  *
  * A node transport moves data among the ranks of one node, a wire transport between the ranks of equal local
  * rank on different nodes (a rail). All calls come from the comm's issuing thread (the stream's worker on the
@@ -61,7 +61,8 @@ typedef struct mz_wire_request mz_wire_request;
 typedef struct mz_wire_ops {
     const char *name;
     void (*destroy)(mz_wire_transport *wire);
-    /* As the node transport's, but also when no call is waiting: the next one finds the failure. */
+    /* As the node transport's, but also when no call is waiting: the next one finds the failure. Any thread's;
+     * calls of this rank that wait fail with it too. */
     void (*abort)(mz_wire_transport *wire, mz_status status, const char *message);
     /* Registers memory that many pieces will lie in, once, so that they need not be looked up; it outlives the
      * transport. NULL: the transport has no use for it. */

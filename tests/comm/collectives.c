@@ -2,12 +2,16 @@
  * on streams with and without a worker, over every way of cutting the ranks into nodes. The values are small whole
  * numbers, so that sums are exact in every type and order, and results must agree to the last bit.
  *
- * With the argument "cuda" the buffers lie on each rank's GPU (tests/gpu/run); the ranks are then on one node. */
+ * With the argument "cuda" the buffers lie on each rank's GPU (tests/gpu/run). Built with GPU_DOUBLE, the same is
+ * done with CPU streams in place of a GPU's. */
 #include "check.h"
 #include "comm/comm.h"
 #include "core/half.h"
 #include "core/memory.h"
 #include "core/rng.h"
+#ifdef GPU_DOUBLE
+#include "gpu_double.h"
+#endif
 
 enum { MAX_SEGMENTS = 5, JOBS_AT_ONCE = 4 };
 enum { GATHER, SCATTER, REDUCE, BROADCAST, BARRIER, HOST, N_KINDS };
@@ -296,6 +300,34 @@ static void run_cut(int ranks_per_node, placement how, size_t chunk_bytes)
     mz_world_destroy(world);
 }
 
+static void run_on_host(int n_ranks)
+{
+    for (int cut = n_ranks > 4 ? 2 : 1; cut <= n_ranks && cut <= 4; cut++) {
+        run_cut(cut, SIDE_BY_SIDE, 4096);
+        if (n_ranks <= 4)
+            run_cut(cut, SIDE_BY_SIDE, 0);
+    }
+    if (n_ranks >= 4) {
+        run_cut(2, IN_TURN, 0);
+        run_cut(2, NO_ORDER, 0);
+    }
+}
+
+/* On one node; one rank per node; and nodes of two or, when the ranks do not divide, uneven ones. */
+static void run_on_gpus(int n_ranks)
+{
+    run_cut(0, SIDE_BY_SIDE, 0);
+    if (n_ranks < 2)
+        return;
+    run_cut(1, SIDE_BY_SIDE, 4096);
+    run_cut(2, SIDE_BY_SIDE, 0);
+    if (n_ranks < 4)
+        return;
+    run_cut(2, SIDE_BY_SIDE, 4096);
+    run_cut(2, IN_TURN, 0);
+    run_cut(3, SIDE_BY_SIDE, 0);
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "cpu";
@@ -305,17 +337,14 @@ int main(int argc, char **argv)
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     on_host = strcmp(name, "cpu") == 0;
     REQUIRE(mz_device_open(name, on_host ? 0 : rank, 1, &device));
-    if (!on_host)
-        run_cut(0, SIDE_BY_SIDE, 0);
-    for (int cut = n_ranks > 4 ? 2 : 1; on_host && cut <= n_ranks && cut <= 4; cut++) {
-        run_cut(cut, SIDE_BY_SIDE, 4096);
-        if (n_ranks <= 4)
-            run_cut(cut, SIDE_BY_SIDE, 0);
-    }
-    if (on_host && n_ranks >= 4) {
-        run_cut(2, IN_TURN, 0);
-        run_cut(2, NO_ORDER, 0);
-    }
+#ifdef GPU_DOUBLE
+    gpu_double_become(device, rank);
+    on_host = false;
+#endif
+    if (on_host)
+        run_on_host(n_ranks);
+    else
+        run_on_gpus(n_ranks);
     mz_device_close(device);
     MPI_Finalize();
     return n_failures != 0;

@@ -1,28 +1,38 @@
 /* Collectives of GPUs that go wrong. Each rank prints what it is told; tests/gpu/run reads it.
  *
- *     mpirun -n 2 gpu_probe kill|late|mismatch [device]
+ *     mpirun -n 2 gpu_probe kill|late|mismatch [RANKS_PER_NODE]
  *
- * After one good all-gather, rank 1 kills itself, comes later than the deadline, or asks for another collective. */
+ * After one good all-gather, rank 1 kills itself, comes later than the deadline, or asks for another collective. Built
+ * with GPU_DOUBLE, CPU streams take a GPU's place. */
 #include <signal.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "comm/comm.h"
 #include "core/clock.h"
+#ifdef GPU_DOUBLE
+#include "gpu_double.h"
+#endif
 
 enum { N = 1 << 20 };
 
 int main(int argc, char **argv)
 {
-    const char *deed = argc > 1 ? argv[1] : "kill", *name = argc > 2 ? argv[2] : "cuda";
-    const mz_world_options options = {.timeout_seconds = strcmp(deed, "late") == 0 ? 2 : 20};
+    const char *deed = argc > 1 ? argv[1] : "kill";
+    const mz_world_options options = {.timeout_seconds = strcmp(deed, "late") == 0 ? 2 : 20,
+                                      .ranks_per_node = argc > 2 ? atoi(argv[2]) : 0};
     mz_world *world = NULL;
     mz_device *device = NULL;
     mz_comm *comm = NULL;
     mz_stream *stream = NULL;
     void *in = NULL, *out = NULL;
     REQUIRE(mz_world_create(&options, &world));
-    REQUIRE(mz_device_open(name, strcmp(name, "cuda") == 0 ? world->machine_rank : 0, 1, &device));
+#ifdef GPU_DOUBLE
+    REQUIRE(mz_device_open("cpu", 0, 1, &device));
+    gpu_double_become(device, world->machine_rank);
+#else
+    REQUIRE(mz_device_open("cuda", world->machine_rank, 1, &device));
+#endif
     REQUIRE(mz_comm_create(world, device, 0, 0, &comm));
     REQUIRE(device->ops->stream_create(device, MZ_STREAM_COMM, &stream));
     REQUIRE(device->ops->alloc(device, N * sizeof(float), &in));

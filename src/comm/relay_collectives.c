@@ -1,0 +1,389 @@
+/* What the relay does with a piece of each collective. Three streams work on it: `out` copies into pinned memory,
+ * `in` copies from there, and `inner` does what is done on the GPUs of the node. Events order them; the courier
+ * itself waits only before a message leaves, until its data is in pinned memory, and the room for the answer is
+ * free. */
+#include "comm/relay_impl.h"
+#include "core/error.h"
+#include "kernels/kernels.h"
+
+/* All-reduces up to this size are not worth two exchanges. */
+enum { SMALL_BYTES = 64 << 10 };
+
+static mz_relay *relay_of(const mz_voyage *v)
+{
+    return (mz_relay *)v->hier;
+}
+
+static mz_relay_slot *slot_of(const mz_voyage *v, const mz_flight *f)
+{
+    return &relay_of(v)->slots[f - v->hier->flights];
+}
+
+static const mz_device_ops *ops_of(const mz_voyage *v)
+{
+    return relay_of(v)->options.device->ops;
+}
+
+static size_t bytes_of(const mz_voyage *v, const mz_flight *f)
+{
+    return (size_t)f->piece.count * v->element;
+}
+
+/* Orders a stream behind what another was given so far. */
+static mz_status follow(const mz_device_ops *ops, mz_stream *behind, mz_stream *ahead, mz_event *event)
+{
+    mz_status status = ops->event_record(event, ahead);
+    return status ? status : ops->wait(behind, event);
+}
+
+/* ---- stages that collectives share ---- */
+
+static mz_status depart(const mz_voyage *v, mz_flight *f)
+{
+    mz_status status = mz_relay_await(relay_of(v), slot_of(v, f)->stored);
+    return status ? status : mz_relay_await(relay_of(v), slot_of(v, f)->loaded);
+}
+
+/* Node m's block of what came or is to leave, in pinned memory or on the GPU. */
+static char *block(const mz_voyage *v, char *blocks, int m)
+{
+    return blocks + (size_t)m * v->hier->piece_bytes;
+}
+
+static mz_status exchange(const mz_voyage *v, mz_leg *leg, int to, int from, char *given)
+{
+    size_t bytes = bytes_of(v, leg->flight);
+    mz_status status = mz_leg_recv(v->hier, v->op, leg, from, block(v, leg->flight->inbox, from), bytes);
+    return status ? status : mz_leg_send(v->hier, v->op, leg, to, given, bytes);
+}
+
+/* Everybody gets the same. */
+static mz_status exchange_one(const mz_voyage *v, mz_leg *leg, int to, int from)
+{
+    return exchange(v, leg, to, from, leg->flight->partial);
+}
+
+/* Every node gets its own. */
+static mz_status exchange_each(const mz_voyage *v, mz_leg *leg, int to, int from)
+{
+    return exchange(v, leg, to, from, block(v, leg->flight->partial, to));
+}
+
+/* ---- all-gather ---- */
+
+static mz_status gather_load(const mz_voyage *v, mz_flight *f)
+{
+    mz_relay *relay = relay_of(v);
+    const mz_device_ops *ops = ops_of(v);
+    char *own = mz_piece_recv(&f->piece, v->hier->layout->rank, v->element);
+    const char *given = mz_piece_send(&f->piece, 0, v->element);
+    mz_status status = MZ_OK;
+    if (own != given)
+        status = ops->copy(relay->inner, own, given, bytes_of(v, f));
+    if (!status)
+        status = ops->copy(relay->out, f->partial, given, bytes_of(v, f));
+    return status ? status : ops->event_record(slot_of(v, f)->loaded, relay->out);
+}
+
+static mz_status gather_arrive(const mz_voyage *v, mz_flight *f)
+{
+    mz_relay *relay = relay_of(v);
+    mz_hier *hier = v->hier;
+    const mz_layout *layout = hier->layout;
+    mz_status status = MZ_OK;
+    for (int m = 0; m < layout->n_nodes && !status; m++) {
+        char *to = mz_piece_recv(&f->piece, mz_rail_rank(hier, m), v->element);
+        hier->node_segments[m] = (mz_segment){.send = to,
+                                              .recv = mz_piece_recv(&f->piece, layout->first[m], v->element),
+                                              .count = f->piece.count,
+                                              .stride = f->piece.segment->stride * layout->step};
+        if (m != layout->node)
+            status = ops_of(v)->copy(relay->in, to, block(v, f->inbox, m), bytes_of(v, f));
+    }
+    if (!status)
+        status = follow(ops_of(v), relay->inner, relay->in, slot_of(v, f)->stored);
+    if (status || !hier->node)
+        return status;
+    return hier->node->ops->all_gather(hier->node, v->op, hier->node_segments, layout->n_nodes, v->dtype,
+                                       relay->inner);
+}
+
+/* ---- all-to-all, of one rank per node ---- */
+
+static mz_status swap_load(const mz_voyage *v, mz_flight *f)
+{
+    mz_relay *relay = relay_of(v);
+    const mz_layout *layout = v->hier->layout;
+    mz_status status = MZ_OK;
+    for (int m = 0; m < layout->n_nodes && !status; m++) {
+        const char *given = mz_piece_send(&f->piece, mz_rail_rank(v->hier, m), v->element);
+        bool is_own = m == layout->node;
+        char *to = is_own ? mz_piece_recv(&f->piece, layout->rank, v->element) : block(v, f->partial, m);
+        status = ops_of(v)->copy(is_own ? relay->inner : relay->out, to, given, bytes_of(v, f));
+    }
+    return status ? status : ops_of(v)->event_record(slot_of(v, f)->loaded, relay->out);
+}
+
+/* ---- sums ---- */
+
+/* This node's sums for every node's rank of the rail; a rank alone on its node gives what it was given. */
+static mz_status scatter_load(const mz_voyage *v, mz_flight *f)
+{
+    mz_relay *relay = relay_of(v);
+    mz_hier *hier = v->hier;
+    const mz_layout *layout = hier->layout;
+    mz_relay_slot *slot = slot_of(v, f);
+    mz_status status = MZ_OK;
+    for (int m = 0; m < layout->n_nodes; m++)
+        hier->node_segments[m] = (mz_segment){.send = mz_piece_send(&f->piece, layout->first[m], v->element),
+                                              .recv = block(v, slot->partial, m),
+                                              .count = f->piece.count,
+                                              .stride = f->piece.segment->stride * layout->step};
+    if (hier->node)
+        status = hier->node->ops->reduce_scatter(hier->node, v->op, hier->node_segments, layout->n_nodes, v->dtype,
+                                                 v->dtype, v->scale, false, relay->inner);
+    if (!status)
+        status = follow(ops_of(v), relay->out, relay->inner, slot->reduced);
+    for (int m = 0; m < layout->n_nodes && !status; m++) {
+        const void *from = hier->node ? hier->node_segments[m].recv : hier->node_segments[m].send;
+        if (m == layout->node)
+            slot->own = from;
+        else
+            status = ops_of(v)->copy(relay->out, block(v, f->partial, m), from, bytes_of(v, f));
+    }
+    return status ? status : ops_of(v)->event_record(slot->loaded, relay->out);
+}
+
+/* This node's sum, the same for every node. */
+static mz_status reduce_load(const mz_voyage *v, mz_flight *f)
+{
+    mz_relay *relay = relay_of(v);
+    mz_hier *hier = v->hier;
+    mz_relay_slot *slot = slot_of(v, f);
+    const mz_segment segment = {
+        .send = mz_piece_send(&f->piece, 0, v->element), .recv = slot->partial, .count = f->piece.count};
+    mz_status status = MZ_OK;
+    slot->own = hier->node ? segment.recv : segment.send;
+    if (hier->node)
+        status = hier->node->ops->all_reduce(hier->node, v->op, &segment, 1, v->dtype, v->scale, relay->inner);
+    if (!status)
+        status = follow(ops_of(v), relay->out, relay->inner, slot->reduced);
+    if (!status)
+        status = ops_of(v)->copy(relay->out, f->partial, slot->own, bytes_of(v, f));
+    return status ? status : ops_of(v)->event_record(slot->loaded, relay->out);
+}
+
+/* recv (+)= scale * sum over the nodes, in their order, in fp32. */
+static mz_status add_up(const mz_voyage *v, mz_flight *f)
+{
+    mz_relay *relay = relay_of(v);
+    const mz_layout *layout = v->hier->layout;
+    mz_relay_slot *slot = slot_of(v, f);
+    float scale = v->hier->node ? 1 : v->scale; /* with a node stage the partial sums are scaled already */
+    void *to = mz_piece_recv(&f->piece, 0, mz_dtype_size(v->recv_dtype));
+    bool in_place = slot->own == to && layout->node > 0; /* the first one's share would overwrite it */
+    bool direct = v->recv_dtype == MZ_F32 && !v->accumulate && scale == 1 && !in_place;
+    mz_cast_args args = {.n = f->piece.count,
+                         .src_dtype = v->dtype,
+                         .dst = direct ? to : slot->sum,
+                         .dst_dtype = MZ_F32,
+                         .scale = 1};
+    mz_status status = MZ_OK;
+    for (int m = 0; m < layout->n_nodes && !status; m++) {
+        args.src = m == layout->node ? slot->own : block(v, slot->inbox, m);
+        args.accumulate = m > 0;
+        status = ops_of(v)->kernels->cast(&args, relay->inner);
+    }
+    if (status || direct)
+        return status;
+    args = (mz_cast_args){.n = f->piece.count,
+                          .src = slot->sum,
+                          .src_dtype = MZ_F32,
+                          .dst = to,
+                          .dst_dtype = v->recv_dtype,
+                          .scale = scale,
+                          .accumulate = v->accumulate};
+    return ops_of(v)->kernels->cast(&args, relay->inner);
+}
+
+static mz_status sums_arrive(const mz_voyage *v, mz_flight *f)
+{
+    mz_relay *relay = relay_of(v);
+    const mz_layout *layout = v->hier->layout;
+    mz_relay_slot *slot = slot_of(v, f);
+    mz_status status = ops_of(v)->wait(relay->in, slot->finished); /* with the piece before in this slot */
+    for (int m = 0; m < layout->n_nodes && !status; m++)
+        if (m != layout->node)
+            status = ops_of(v)->copy(relay->in, block(v, slot->inbox, m), block(v, f->inbox, m), bytes_of(v, f));
+    if (!status)
+        status = follow(ops_of(v), relay->inner, relay->in, slot->stored);
+    if (!status)
+        status = add_up(v, f);
+    return status ? status : ops_of(v)->event_record(slot->finished, relay->inner);
+}
+
+/* ---- broadcast ---- */
+
+static int place_of(const mz_layout *layout, int rank, int *node)
+{
+    for (*node = 0; *node < layout->n_nodes; ++*node)
+        for (int l = 0; l < layout->per_node; l++)
+            if (mz_layout_rank(layout, *node, l) == rank)
+                return l;
+    return 0;
+}
+
+static mz_status broadcast_load(const mz_voyage *v, mz_flight *f)
+{
+    mz_relay *relay = relay_of(v);
+    if (v->hier->layout->rank != v->root)
+        return MZ_OK;
+    mz_status status =
+        ops_of(v)->copy(relay->out, f->partial, mz_piece_send(&f->piece, 0, v->element), bytes_of(v, f));
+    return status ? status : ops_of(v)->event_record(slot_of(v, f)->loaded, relay->out);
+}
+
+/* The root's rail carries everything; who receives says that it is there, as in host memory. */
+static mz_status broadcast_exchange(const mz_voyage *v, mz_leg *leg, int to, int from)
+{
+    mz_flight *f = leg->flight;
+    mz_status status = MZ_OK;
+    if (v->hier->layout->rank == v->root) {
+        status = mz_leg_recv(v->hier, v->op, leg, to, NULL, 0);
+        if (!status)
+            status = mz_leg_send(v->hier, v->op, leg, to, f->partial, bytes_of(v, f));
+    } else if (mz_rail_rank(v->hier, from) == v->root) {
+        status = mz_leg_recv(v->hier, v->op, leg, from, f->inbox, bytes_of(v, f));
+        if (!status)
+            status = mz_leg_send(v->hier, v->op, leg, from, NULL, 0);
+    }
+    return status;
+}
+
+static mz_status broadcast_arrive(const mz_voyage *v, mz_flight *f)
+{
+    mz_relay *relay = relay_of(v);
+    mz_hier *hier = v->hier;
+    const mz_layout *layout = hier->layout;
+    int root_node, root_local = place_of(layout, v->root, &root_node);
+    bool is_root = layout->rank == v->root;
+    char *to = mz_piece_recv(&f->piece, 0, v->element);
+    const char *from = is_root ? mz_piece_send(&f->piece, 0, v->element) : to;
+    mz_status status = MZ_OK;
+    if (!is_root && layout->local == root_local && layout->node != root_node) {
+        status = ops_of(v)->copy(relay->in, to, f->inbox, bytes_of(v, f));
+        if (!status)
+            status = follow(ops_of(v), relay->inner, relay->in, slot_of(v, f)->stored);
+    }
+    if (status)
+        return status;
+    const mz_segment segment = {from, to, f->piece.count, f->piece.count};
+    if (hier->node)
+        return hier->node->ops->broadcast(hier->node, v->op, &segment, 1, v->dtype, root_local, relay->inner);
+    return from == to ? MZ_OK : ops_of(v)->copy(relay->inner, to, from, bytes_of(v, f));
+}
+
+/* ---- the collectives ---- */
+
+/* The copying streams follow what was done before, for this collective and for what it came after. */
+static mz_status travel(mz_relay *relay, const mz_voyage *v, const mz_segment *segments, int n)
+{
+    const mz_device_ops *ops = ops_of(v);
+    mz_status status = follow(ops, relay->out, relay->inner, relay->start);
+    if (!status)
+        status = ops->wait(relay->in, relay->start);
+    return status ? status : mz_voyage_run(v, segments, n);
+}
+
+static mz_voyage plan(mz_relay *relay, const mz_relay_record *record)
+{
+    const mz_collective *what = &record->what;
+    return (mz_voyage){.hier = &relay->hier,
+                       .op = &record->op,
+                       .element = mz_dtype_size(what->dtype),
+                       .dtype = what->dtype,
+                       .recv_dtype = what->recv_dtype,
+                       .scale = what->scale,
+                       .accumulate = what->accumulate,
+                       .root = what->root,
+                       .depart = depart};
+}
+
+static mz_status all_gather(mz_relay *relay, const mz_relay_record *record, const mz_segment *segments, int n)
+{
+    mz_voyage v = plan(relay, record);
+    v.load = gather_load;
+    v.exchange = exchange_one;
+    v.arrive = gather_arrive;
+    return travel(relay, &v, segments, n);
+}
+
+static mz_status reduce_scatter(mz_relay *relay, const mz_relay_record *record, const mz_segment *segments, int n)
+{
+    mz_voyage v = plan(relay, record);
+    v.load = scatter_load;
+    v.exchange = exchange_each;
+    v.arrive = sums_arrive;
+    return travel(relay, &v, segments, n);
+}
+
+/* What every rank can have an equal part of is reduced and gathered in parts; remainders and small ones are
+ * exchanged whole. */
+static mz_status all_reduce(mz_relay *relay, mz_relay_record *record)
+{
+    const mz_collective *what = &record->what;
+    const mz_layout *layout = relay->hier.layout;
+    const size_t element = mz_dtype_size(what->dtype);
+    const int n = what->n_segments;
+    mz_segment *parts = record->segments + record->capacity, *rest = parts + n;
+    bool is_small = mz_segments_count(what->segments, n) * (int64_t)element <= SMALL_BYTES;
+    for (int i = 0; i < n; i++) {
+        const mz_segment *s = &what->segments[i];
+        int64_t count = is_small ? 0 : s->count / layout->size, done = count * layout->size;
+        parts[i] = (mz_segment){s->send, (char *)s->recv + (size_t)(count * layout->rank) * element, count, count};
+        rest[i] = (mz_segment){.send = (const char *)s->send + (size_t)done * element,
+                               .recv = (char *)s->recv + (size_t)done * element,
+                               .count = s->count - done};
+    }
+    mz_status status = reduce_scatter(relay, record, parts, n);
+    for (int i = 0; i < n; i++) {
+        parts[i].send = parts[i].recv;
+        parts[i].recv = what->segments[i].recv;
+    }
+    if (!status)
+        status = all_gather(relay, record, parts, n);
+    mz_voyage v = plan(relay, record);
+    v.load = reduce_load;
+    v.exchange = exchange_one;
+    v.arrive = sums_arrive;
+    return status ? status : travel(relay, &v, rest, n);
+}
+
+mz_status mz_relay_carry(mz_relay *relay, mz_relay_record *record)
+{
+    const mz_collective *what = &record->what;
+    mz_voyage v = plan(relay, record);
+    switch (what->kind) {
+    case MZ_ALL_GATHER:
+        return all_gather(relay, record, what->segments, what->n_segments);
+    case MZ_REDUCE_SCATTER:
+        return reduce_scatter(relay, record, what->segments, what->n_segments);
+    case MZ_ALL_REDUCE:
+        return all_reduce(relay, record);
+    case MZ_BROADCAST:
+        v.load = broadcast_load;
+        v.exchange = broadcast_exchange;
+        v.arrive = broadcast_arrive;
+        return travel(relay, &v, what->segments, what->n_segments);
+    case MZ_ALL_TO_ALL:
+        v.load = swap_load;
+        v.exchange = exchange_each;
+        v.arrive = gather_arrive;
+        return travel(relay, &v, what->segments, what->n_segments);
+    case MZ_BARRIER:
+    case MZ_HOST_REDUCE:
+    case MZ_N_COLLECTIVES:
+        break;
+    }
+    return mz_fail(MZ_ERR_INTERNAL, "%s is not for GPUs", record->op.kind);
+}
