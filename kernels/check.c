@@ -290,3 +290,24 @@ mz_status mz_check_optim(const mz_optim_args *a)
         problem = "chunks, hyper, grad_scale or nonfinite is NULL";
     return verdict("optim", problem);
 }
+
+static const char *quantised_problem(int64_t n, int bits, const void *plain, const void *packed, mz_dtype dtype)
+{
+    if (n < 0 || !is_storage(dtype))
+        return "bad size or dtype";
+    if (bits != 8 && bits != 4)
+        return "bits must be 8 or 4";
+    if (n && (!plain || !packed))
+        return "src, dst or packed is NULL";
+    return (uintptr_t)packed % sizeof(float) ? "packed is not aligned" : NULL;
+}
+
+mz_status mz_check_quantize(const mz_quantize_args *a)
+{
+    return verdict("quantize", quantised_problem(a->n, a->bits, a->src, a->packed, a->dtype));
+}
+
+mz_status mz_check_dequantize(const mz_dequantize_args *a)
+{
+    return verdict("dequantize", quantised_problem(a->n, a->bits, a->dst, a->packed, a->dtype));
+}

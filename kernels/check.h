@@ -25,5 +25,7 @@ mz_status mz_check_mse(const mz_mse_args *a);
 mz_status mz_check_sum_squares(const mz_sum_squares_args *a);
 mz_status mz_check_sum(const mz_sum_args *a);
 mz_status mz_check_optim(const mz_optim_args *a);
+mz_status mz_check_quantize(const mz_quantize_args *a);
+mz_status mz_check_dequantize(const mz_dequantize_args *a);
 
 #endif

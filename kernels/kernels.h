@@ -332,6 +332,39 @@ typedef struct mz_optim_args {
     mz_dtype grad_dtype, param_dtype;
 } mz_optim_args;
 
+/* ---- quantisation ---- */
+
+/* Numbers of few bits, by blocks of MZ_QUANT_BLOCK elements, of which the last may be shorter (as ZeRO++ has them; Wang
+ * et al., 2023): an element is a whole number q, |q| <= L = 2^(bits - 1) - 1, times its block's scale m / L, m being the
+ * block's largest magnitude. q = x * (L / m), both operations and the rounding to the nearest whole number (even
+ * between two) in fp32, so that all backends pack the same bits. A block in which something is not finite becomes NaN,
+ * one whose m is below 2^-100 becomes 0.
+ *
+ * Packed: the fp32 scales of all blocks, then the blocks. 8 bits: one int8 per element. 4 bits: element i of a block
+ * of n is the lower half of byte i, element i + (n + 1) / 2 the upper half. */
+enum { MZ_QUANT_BLOCK = 256 };
+
+static inline size_t mz_quantized_bytes(int64_t n, int bits)
+{
+    return (size_t)((n + MZ_QUANT_BLOCK - 1) / MZ_QUANT_BLOCK) * sizeof(float) + (size_t)((n * bits + 7) / 8);
+}
+
+typedef struct mz_quantize_args {
+    int64_t n;
+    int bits; /* 8 or 4 */
+    const void *src;
+    mz_dtype dtype;
+    void *packed; /* mz_quantized_bytes, 4-byte aligned */
+} mz_quantize_args;
+
+typedef struct mz_dequantize_args {
+    int64_t n;
+    int bits;
+    const void *packed;
+    void *dst;
+    mz_dtype dtype;
+} mz_dequantize_args;
+
 /* ---- the table ---- */
 
 struct mz_kernels {
@@ -355,6 +388,8 @@ struct mz_kernels {
     mz_status (*sum_squares)(const mz_sum_squares_args *args, mz_stream *stream);
     mz_status (*sum)(const mz_sum_args *args, mz_stream *stream);
     mz_status (*optim)(const mz_optim_args *args, mz_stream *stream);
+    mz_status (*quantize)(const mz_quantize_args *args, mz_stream *stream);
+    mz_status (*dequantize)(const mz_dequantize_args *args, mz_stream *stream);
 };
 
 /* The reference: plain C on host memory. */

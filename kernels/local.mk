@@ -2,7 +2,7 @@
 libmpizero_a_SOURCES += kernels/kernels.h kernels/check.h kernels/check.c kernels/dropout.h kernels/ref/ref.h \
 	kernels/ref/table.c kernels/ref/matmul.c kernels/ref/layer_norm.c kernels/ref/embedding.c \
 	kernels/ref/attention.c kernels/ref/activation.c kernels/ref/elementwise.c kernels/ref/loss.c \
-	kernels/ref/reduce.c kernels/ref/optim.c
+	kernels/ref/reduce.c kernels/ref/optim.c kernels/ref/quantize.c
 
 # The vectorised kernels: the same sources for each instruction set. libmpizero.a takes the objects.
 libmpizero_a_SOURCES += kernels/cpu/cpu.c kernels/cpu/cpu.h
@@ -11,7 +11,7 @@ cpu_kernel_sources = kernels/cpu/activation.c kernels/cpu/attention.c kernels/cp
 	kernels/cpu/elementwise.c kernels/cpu/embedding.c kernels/cpu/family.h kernels/cpu/gemm.c \
 	kernels/cpu/gemm.h kernels/cpu/gemm_finish.c kernels/cpu/gemm_micro.c kernels/cpu/gemm_micro.h \
 	kernels/cpu/gemm_pack.c kernels/cpu/layer_norm.c kernels/cpu/matmul.c kernels/cpu/optim.c kernels/cpu/philox.h \
-	kernels/cpu/reduce.c kernels/cpu/simd.h kernels/cpu/simd_avx2.h kernels/cpu/simd_avx512.h \
+	kernels/cpu/quantize.c kernels/cpu/reduce.c kernels/cpu/simd.h kernels/cpu/simd_avx2.h kernels/cpu/simd_avx512.h \
 	kernels/cpu/simd_generic.h kernels/cpu/storage.h kernels/cpu/table.c kernels/cpu/vmath.h
 noinst_LIBRARIES = libcpu_generic.a
 libcpu_generic_a_SOURCES = $(cpu_kernel_sources)
@@ -39,7 +39,7 @@ EXTRA_DIST += $(cuda_sources)
 cuda_sources = kernels/cuda/attention.cu kernels/cuda/attention_grad.cu kernels/cuda/elementwise.cu \
 	kernels/cuda/embedding.cu kernels/cuda/layer_norm.cu kernels/cuda/loss.cu kernels/cuda/matmul.cu \
 	kernels/cuda/matmul_blas.cu kernels/cuda/matmul_choice.cu kernels/cuda/matmul_plain.cu kernels/cuda/optim.cu \
-	kernels/cuda/reduce.cu kernels/cuda/act.cuh kernels/cuda/attention.cuh kernels/cuda/common.cuh kernels/cuda/draws.cuh \
+	kernels/cuda/quantize.cu kernels/cuda/reduce.cu kernels/cuda/act.cuh kernels/cuda/attention.cuh kernels/cuda/common.cuh kernels/cuda/draws.cuh \
 	kernels/cuda/matmul.cuh kernels/cuda/matmul_plan.cuh kernels/cuda/sums.cuh
 cuda_sources += kernels/cuda/attention_tensor.cu kernels/cuda/attention_tensor_query_grad.cu \
 	kernels/cuda/attention_tensor_key_grad.cu kernels/cuda/attention_tensor.cuh \
@@ -51,7 +51,7 @@ libmpizero_a_SOURCES += kernels/cuda/cuda.h kernels/cuda/table.c src/device/cuda
 cuda_objects = kernels/cuda/attention.o kernels/cuda/attention_grad.o kernels/cuda/elementwise.o \
 	kernels/cuda/embedding.o kernels/cuda/layer_norm.o kernels/cuda/loss.o kernels/cuda/matmul.o \
 	kernels/cuda/matmul_blas.o kernels/cuda/matmul_choice.o kernels/cuda/matmul_plain.o kernels/cuda/optim.o \
-	kernels/cuda/reduce.o
+	kernels/cuda/quantize.o kernels/cuda/reduce.o
 cuda_objects += kernels/cuda/attention_tensor.o kernels/cuda/attention_tensor_query_grad.o \
 	kernels/cuda/attention_tensor_key_grad.o
 libmpizero_a_LIBADD += $(cuda_objects)
@@ -63,7 +63,7 @@ check_PROGRAMS += tests/kernels/test_kernels
 TESTS += tests/kernels/test_kernels
 tests_kernels_test_kernels_SOURCES = tests/kernels/test_kernels.c tests/kernels/harness.c tests/kernels/harness.h \
 	tests/kernels/cases_attention.c tests/kernels/cases_elementwise.c tests/kernels/cases_loss.c \
-	tests/kernels/cases_matmul.c tests/kernels/cases_optim.c tests/kernels/cases_reduce.c \
+	tests/kernels/cases_matmul.c tests/kernels/cases_optim.c tests/kernels/cases_quantize.c tests/kernels/cases_reduce.c \
 	tests/kernels/cases_rows.c
 noinst_PROGRAMS += tests/kernels/bench_kernels tests/kernels/bench_device
 TESTS += tests/kernels/instruction_sets.sh

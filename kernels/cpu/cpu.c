@@ -117,6 +117,8 @@ FORWARD(mse)
 FORWARD(sum_squares)
 FORWARD(sum)
 FORWARD(optim)
+FORWARD(quantize)
+FORWARD(dequantize)
 
 static size_t attention_grad_workspace(const mz_attention_shape *shape)
 {
@@ -144,4 +146,6 @@ const mz_kernels mz_kernels_cpu = {
     .sum_squares = sum_squares,
     .sum = sum,
     .optim = optim,
+    .quantize = quantize,
+    .dequantize = dequantize,
 };

@@ -26,6 +26,8 @@ mz_status MZ_CPU(mse)(const mz_mse_args *args, mz_stream *stream);
 mz_status MZ_CPU(sum_squares)(const mz_sum_squares_args *args, mz_stream *stream);
 mz_status MZ_CPU(sum)(const mz_sum_args *args, mz_stream *stream);
 mz_status MZ_CPU(optim)(const mz_optim_args *args, mz_stream *stream);
+mz_status MZ_CPU(quantize)(const mz_quantize_args *args, mz_stream *stream);
+mz_status MZ_CPU(dequantize)(const mz_dequantize_args *args, mz_stream *stream);
 
 /* out[c] (+)= sum over rows of x[r][c], row stride ld. The bias gradient of a matrix product too. */
 void MZ_CPU(sum_columns)(mz_threads *threads, const void *x, mz_dtype dtype, int64_t rows, int64_t cols, int64_t ld,

@@ -22,4 +22,6 @@ const mz_kernels MZ_CPU(kernels) = {
     .sum_squares = MZ_CPU(sum_squares),
     .sum = MZ_CPU(sum),
     .optim = MZ_CPU(optim),
+    .quantize = MZ_CPU(quantize),
+    .dequantize = MZ_CPU(dequantize),
 };

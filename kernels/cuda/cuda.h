@@ -31,6 +31,8 @@ mz_status mz_cuda_mse(const mz_mse_args *a, mz_stream *stream);
 mz_status mz_cuda_sum_squares(const mz_sum_squares_args *a, mz_stream *stream);
 mz_status mz_cuda_sum(const mz_sum_args *a, mz_stream *stream);
 mz_status mz_cuda_optim(const mz_optim_args *a, mz_stream *stream);
+mz_status mz_cuda_quantize(const mz_quantize_args *a, mz_stream *stream);
+mz_status mz_cuda_dequantize(const mz_dequantize_args *a, mz_stream *stream);
 
 #ifdef __cplusplus
 }

@@ -21,4 +21,6 @@ const mz_kernels mz_kernels_cuda = {
     .sum_squares = mz_cuda_sum_squares,
     .sum = mz_cuda_sum,
     .optim = mz_cuda_optim,
+    .quantize = mz_cuda_quantize,
+    .dequantize = mz_cuda_dequantize,
 };

@@ -21,4 +21,6 @@ const mz_kernels mz_kernels_ref = {
     .sum_squares = mz_ref_sum_squares,
     .sum = mz_ref_sum,
     .optim = mz_ref_optim,
+    .quantize = mz_ref_quantize,
+    .dequantize = mz_ref_dequantize,
 };

@@ -56,6 +56,8 @@ static const slot kernel_slots[] = {
     KERNEL(sum_squares),
     KERNEL(sum),
     KERNEL(optim),
+    KERNEL(quantize),
+    KERNEL(dequantize),
 };
 #undef KERNEL
 

@@ -225,6 +225,20 @@ static mz_status meta_optim(const mz_optim_args *a, mz_stream *stream)
     return MZ_OK;
 }
 
+static mz_status meta_quantize(const mz_quantize_args *a, mz_stream *stream)
+{
+    double n = (double)a->n;
+    return count_other(mz_check_quantize(a), stream, 3.0 * n,
+                       n * size_of(a->dtype) + (double)mz_quantized_bytes(a->n, a->bits));
+}
+
+static mz_status meta_dequantize(const mz_dequantize_args *a, mz_stream *stream)
+{
+    double n = (double)a->n;
+    return count_other(mz_check_dequantize(a), stream, n,
+                       n * size_of(a->dtype) + (double)mz_quantized_bytes(a->n, a->bits));
+}
+
 const mz_kernels mz_kernels_meta = {
     .matmul = meta_matmul,
     .layer_norm = meta_layer_norm,
@@ -246,4 +260,6 @@ const mz_kernels mz_kernels_meta = {
     .sum_squares = meta_sum_squares,
     .sum = meta_sum,
     .optim = meta_optim,
+    .quantize = meta_quantize,
+    .dequantize = meta_dequantize,
 };

@@ -110,6 +110,8 @@ TIMED(mse, MZ_FAMILY_LOSS)
 TIMED(sum_squares, MZ_FAMILY_OPTIMISER)
 TIMED(sum, MZ_FAMILY_COMMUNICATION)
 TIMED(optim, MZ_FAMILY_OPTIMISER)
+TIMED(quantize, MZ_FAMILY_COMMUNICATION)
+TIMED(dequantize, MZ_FAMILY_COMMUNICATION)
 
 static void fill_kernels(mz_profile *p)
 {
@@ -133,6 +135,8 @@ static void fill_kernels(mz_profile *p)
     p->kernels.sum_squares = timed_sum_squares;
     p->kernels.sum = timed_sum;
     p->kernels.optim = timed_optim;
+    p->kernels.quantize = timed_quantize;
+    p->kernels.dequantize = timed_dequantize;
 }
 
 static mz_status timed_wait(mz_stream *stream, mz_event *event)

@@ -138,6 +138,8 @@ LAUNCH(cross_entropy)
 LAUNCH(sum_squares)
 LAUNCH(sum)
 LAUNCH(optim)
+LAUNCH(quantize)
+LAUNCH(dequantize)
 
 /* y = x W (forward), dx = dy W^T, dW = x^T dy, for a weight stored [in, out]. */
 static void bench_linear(const bench *b, const char *model, const char *name, int64_t rows, int64_t in, int64_t out,
@@ -326,6 +328,16 @@ static void bench_elements(const bench *b, const char *model, int64_t n)
     const void *sources[] = {x, z};
     const mz_sum_args sums = {n, 2, sources, b->dtype, z, b->dtype, 1.0f};
     measure(b, model, "sum of two", launch_sum, &sums, 0, 3 * bytes);
+    for (int bits = 8; bits >= 4; bits -= 4) {
+        char what[32];
+        const double moved = bytes + (double)mz_quantized_bytes(n, bits);
+        const mz_quantize_args quantize = {n, bits, x, b->dtype, y};
+        snprintf(what, sizeof what, "quantise to %d bits", bits);
+        measure(b, model, what, launch_quantize, &quantize, 0, moved);
+        const mz_dequantize_args dequantize = {n, bits, y, z, b->dtype};
+        snprintf(what, sizeof what, "back from %d bits", bits);
+        measure(b, model, what, launch_dequantize, &dequantize, 0, moved);
+    }
     mz_free(x), mz_free(y), mz_free(z);
 }
 

@@ -97,5 +97,6 @@ void test_elementwise(harness *h);
 void test_loss(harness *h);
 void test_reduce(harness *h);
 void test_optim(harness *h);
+void test_quantize(harness *h);
 
 #endif

@@ -11,6 +11,7 @@ static const struct {
     {"matmul", test_matmul},       {"layer_norm", test_layer_norm}, {"embedding", test_embedding},
     {"attention", test_attention}, {"activation", test_activation}, {"elementwise", test_elementwise},
     {"loss", test_loss},           {"reduce", test_reduce},         {"optim", test_optim},
+    {"quantize", test_quantize},
 };
 
 static bool wanted(const char *family, int n_names, char **names)
