@@ -6,6 +6,7 @@
 #include "comm/gpu.h"
 #include "comm/issue.h"
 #include "comm/mpi_check.h"
+#include "comm/predicted.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/threads.h"
@@ -121,15 +122,33 @@ mz_status mz_comm_create(mz_world *world, mz_device *device, int color, size_t c
     return create(world, device, world->comm, world->rank, color, chunk_bytes, out);
 }
 
-mz_status mz_comm_split(mz_comm *comm, int color, mz_comm **group)
+static mz_status check_group(const mz_comm *comm, int first, int count, int step)
 {
-    if (!comm) {
-        *group = NULL;
+    int rank = comm->layout.rank, size = comm->layout.size;
+    bool fits = count > 0 && step > 0 && first >= 0 && (int64_t)first + (int64_t)(count - 1) * step < size;
+    if (count == 0 || (fits && rank >= first && (rank - first) % step == 0 && (rank - first) / step < count))
         return MZ_OK;
-    }
+    return mz_fail(MZ_ERR_ARGUMENT, "rank %d of %d: a group of %d ranks from %d in steps of %d has not got it",
+                   rank, size, count, first, step);
+}
+
+mz_status mz_comm_split(mz_comm *comm, int first, int count, int step, mz_comm **group)
+{
+    *group = NULL;
+    if (!comm)
+        return MZ_OK;
     mz_comm *made = NULL;
-    mz_status mine = create(comm->world, comm->device, comm->group, comm->layout.rank, color, 0, &made);
-    mz_status status = mz_mpi_agree(comm->group, mine, "setting up groups of ranks");
+    mz_status status = check_group(comm, first, count, step);
+    if (comm->predicted) {
+        status = status ? status : mz_comm_split_predicted(comm, count, step, &made);
+    } else {
+        status = mz_mpi_agree(comm->group, status, "setting up groups of ranks");
+        if (!status) {
+            mz_status mine =
+                create(comm->world, comm->device, comm->group, comm->layout.rank, count > 0 ? first : -1, 0, &made);
+            status = mz_mpi_agree(comm->group, mine, "setting up groups of ranks");
+        }
+    }
     if (status) {
         mz_comm_destroy(made);
         return status;

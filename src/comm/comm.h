@@ -79,15 +79,16 @@ void mz_comm_destroy(mz_comm *comm);
 int mz_comm_rank(const mz_comm *comm);
 int mz_comm_size(const mz_comm *comm);
 
-/* Collective over the comm's ranks: a comm of those that give the same `color`; color < 0: this rank is in no group,
- * *group is NULL. Ranks keep their order; device, time limit and transports are as the comm's own. comm NULL: one
- * rank alone, *group is NULL. The comm must outlive its groups.
+/* Collective over the comm's ranks, which call it with one set of groups that have no rank in common, each rank with its
+ * own: a comm of the ranks first, first + step, ... of which there are `count`; count 0: this rank is in no group,
+ * *group is NULL. Device, time limit and transports are as the comm's own. comm NULL: one rank alone, *group is NULL.
+ * The comm must outlive its groups. MZ_ERR_ARGUMENT where this rank is not in its group.
  *
  * A group is a comm of its own: its collectives are numbered apart, and only its ranks take part. Who is in several
  * comms issues their collectives in one order on all ranks and on one stream (or in turn on streams that wait for
  * each other): two collectives of different comms that wait for each other would never end. A failure ends the
  * collectives of the group it happened in; ranks of other groups meet it when they next wait for such a rank. */
-mz_status mz_comm_split(mz_comm *comm, int color, mz_comm **group);
+mz_status mz_comm_split(mz_comm *comm, int first, int count, int step, mz_comm **group);
 
 /* How a comm's ranks sit: n_nodes of per_node ranks each, this one being number `local` on `node`. Where not every
  * node has equally many ranks of the comm, evenly spaced in their order, each rank counts as a node of its own.

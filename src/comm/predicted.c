@@ -127,3 +127,15 @@ mz_status mz_comm_create_predicted(mz_device *meta, int n_nodes, int per_node, c
     *out = comm;
     return MZ_OK;
 }
+
+mz_status mz_comm_split_predicted(const mz_comm *comm, int count, int step, mz_comm **group)
+{
+    int per_node = (comm->layout.per_node + step - 1) / step; /* of the group's ranks on a node */
+    if (count < 1)
+        return MZ_OK;
+    if (per_node > count)
+        per_node = count;
+    if (count % per_node) /* each rank counts as a node */
+        per_node = 1;
+    return mz_comm_create_predicted(comm->device, count / per_node, per_node, comm->predicted, group);
+}

@@ -66,13 +66,12 @@ mz_status mz_zero_groups_create(mz_zero *z)
     if (!z->comm)
         return MZ_OK;
     if (z->n_replicas > 1) {
-        z->shard_comm = NULL;
-        status = mz_comm_split(z->comm, z->replica, &z->shard_comm);
+        status = mz_comm_split(z->comm, z->rank - z->shard_rank, z->shard_size, 1, &z->shard_comm);
         if (!status)
-            status = mz_comm_split(z->comm, z->shard_rank, &z->replica_comm);
+            status = mz_comm_split(z->comm, z->shard_rank, z->n_replicas, z->shard_size, &z->replica_comm);
     }
     if (!status && z->second_size)
-        status = mz_comm_split(z->comm, z->rank / z->second_size, &z->second_comm);
+        status = mz_comm_split(z->comm, z->rank - z->second_rank, z->second_size, 1, &z->second_comm);
     return status || !z->second_size ? status : warn_of_distance(z);
 }
 

@@ -68,8 +68,8 @@ static void check_levels(mz_device *device, int ranks_per_node)
     CHECK(place.n_nodes == world->n_nodes && place.per_node == world->local_size && place.node == world->node &&
               place.local == world->local_rank && mz_comm_rank_at(comm, place.node, place.local) == world->rank,
           "%d x %d, at %d, %d", place.n_nodes, place.per_node, place.node, place.local);
-    REQUIRE(mz_comm_split(comm, place.node, &node));
-    REQUIRE(mz_comm_split(comm, place.local, &rail));
+    REQUIRE(mz_comm_split(comm, mz_comm_rank_at(comm, place.node, 0), place.per_node, 1, &node));
+    REQUIRE(mz_comm_split(comm, place.local, place.n_nodes, place.per_node, &rail));
     CHECK(mz_comm_size(node) == place.per_node && mz_comm_rank(node) == place.local, "rank %d of %d",
           mz_comm_rank(node), mz_comm_size(node));
     CHECK(mz_comm_size(rail) == place.n_nodes && mz_comm_rank(rail) == place.node, "rank %d of %d",
@@ -104,23 +104,28 @@ static void check_levels(mz_device *device, int ranks_per_node)
     mz_world_destroy(world);
 }
 
-/* Groups with ranks in none, of uneven sizes, and of groups; of one rank alone. */
+/* Groups with ranks in none, of uneven sizes, and of groups; of one rank alone; bad ones. */
 static void check_splits(mz_world *world, mz_device *device)
 {
     mz_comm *comm = NULL, *three = NULL, *pair = NULL, *none = NULL;
     mz_comm_place place;
+    bool is_last = world->rank == 3;
     REQUIRE(mz_comm_create(world, device, 0, 0, &comm));
-    REQUIRE(mz_comm_split(comm, world->rank == 1 ? -1 : 0, &three));
-    CHECK((three == NULL) == (world->rank == 1), "rank %d", world->rank);
+    REQUIRE(mz_comm_split(comm, 0, is_last ? 0 : 3, 1, &three));
+    CHECK((three == NULL) == is_last, "rank %d", world->rank);
     if (three)
-        REQUIRE(mz_comm_split(three, world->rank == 3 ? 1 : 0, &pair));
+        REQUIRE(mz_comm_split(three, world->rank % 2, world->rank % 2 ? 1 : 2, 2, &pair));
     double value = world->rank;
     REQUIRE(mz_all_reduce_host(pair, &value, 1, false, "pair"));
     CHECK(value == (world->rank % 2 ? world->rank : 2), "%g", value);
     mz_comm_destroy(pair);
     mz_comm_destroy(three);
+    mz_status status = mz_comm_split(comm, 0, is_last ? 2 : 3, is_last ? 2 : 1, &none);
+    CHECK(status == (is_last ? MZ_ERR_ARGUMENT : MZ_ERR_PEER) && !none, "%s", mz_status_text(status));
+    status = mz_comm_split(comm, world->rank, 2, 3, &none);
+    CHECK(status == (world->rank == 0 ? MZ_ERR_PEER : MZ_ERR_ARGUMENT), "%s", mz_status_text(status));
     mz_comm_destroy(comm);
-    REQUIRE(mz_comm_split(NULL, 0, &none));
+    REQUIRE(mz_comm_split(NULL, 0, 1, 1, &none));
     CHECK(!none, "a group of one rank alone");
     mz_comm_get_place(NULL, &place);
     CHECK(place.n_nodes == 1 && place.per_node == 1 && mz_comm_rank_at(NULL, 0, 0) == 0, "alone");
