@@ -22,10 +22,12 @@
 
 typedef struct mz_writer mz_writer;
 
-/* Collective over world. One writer per run: a thread that owns all HDF5 calls, and a pinned snapshot buffer
- * of the shards' size (each at a page's begin), taken and touched now. shards are borrowed and stay valid. A
- * communicator of its own (duplicate) serves the writer's agreement, so training's collectives go on beside it.
- * rate_bytes_per_second 0: unlimited. */
+/* Collective over world. One writer per run: a thread that owns all HDF5 calls, and a pinned snapshot buffer of the
+ * shards' size. Of a GPU's shards each save takes a snapshot; the buffer's pages are touched now. Shards in host
+ * memory are written from where they lie, and the buffer, whose address space is taken now, is used only for what a
+ * slow disk has not taken by the time they change. shards are borrowed and stay valid. A communicator of its own
+ * (duplicate) serves the writer's agreement, so training's collectives go on beside it. rate_bytes_per_second 0:
+ * unlimited. */
 mz_status mz_writer_create(mz_world *world, mz_device *device, const mz_shard *shards, int64_t n_shards,
                            double rate_bytes_per_second, mz_writer **writer);
 /* Waits for a save in flight. */
@@ -37,18 +39,21 @@ typedef struct mz_save_request {
     int keep;          /* checkpoints kept, those written last; 0: all */
     const char *state; /* JSON object: step, sampler, schedule, configuration ...; copied. Rank 0's counts */
     bool asynchronous;
-    bool overlap_snapshot; /* with asynchronous: return before the snapshot is taken; see mz_writer_settle */
+    bool overlap_snapshot; /* with asynchronous: return while the shards may not change yet; see mz_writer_settle */
+    const uint32_t *crcs;  /* CRC-32C of each block (manifest.h) of one shard after the other, when the caller has
+                              them  already; copied. NULL: the thread works them out */
 } mz_save_request;
 
-/* Collective. Waits for a save in flight, snapshots the shards, hands them to the thread; with asynchronous false
+/* Collective. Waits for a save in flight, hands the shards to the thread; with asynchronous false
  * waits for that too. The streams that write the shards must have been synchronised. A failed save (disk full)
  * removes its temporary folder, keeps the older checkpoints, and is reported once as MZ_ERR_IO: by this call, by
  * the next save (which is done nevertheless) or by the next wait; training may go on. */
 mz_status mz_writer_save(mz_writer *writer, const mz_save_request *request);
-/* Local. Waits until the snapshot of a save with overlap_snapshot is taken; at once when there is none. To be
- * called before the shards change (before mz_zero_update), so that the copy runs beside the forward and backward
+/* Local. After a save with overlap_snapshot, makes the shards free to change: waits for the snapshot of a GPU's,
+ * and copies what is not written yet of those in host memory. At once when there is nothing to do. To be called
+ * before the shards change (before mz_zero_update), so that writing and copying run beside the forward and backward
  * passes between. */
-void mz_writer_settle(mz_writer *writer);
+mz_status mz_writer_settle(mz_writer *writer);
 /* Collective. MZ_OK when no save is in flight or it went well. */
 mz_status mz_writer_wait(mz_writer *writer);
 /* Seconds the last save held its caller up (in mz_writer_save and mz_writer_settle), and the thread needed in all;

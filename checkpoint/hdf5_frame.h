@@ -8,8 +8,8 @@
 
 typedef struct mz_frame_run {
     const mz_shard *shard; /* borrowed */
-    const float *values;   /* its elements */
-    const uint32_t *crcs;  /* of its blocks */
+    int64_t index;         /* of the shard in the source */
+    uint32_t *crcs;        /* of its blocks */
     int64_t position;      /* out: byte of the file at which its data set begins */
 } mz_frame_run;
 

@@ -3,7 +3,8 @@ libmpizero_a_SOURCES += checkpoint/safetensors.h checkpoint/safetensors_header.h
 	checkpoint/safetensors.c checkpoint/safetensors_write.c checkpoint/checkpoint.h checkpoint/hdf5_frame.c \
 	checkpoint/hdf5_frame.h checkpoint/manifest.c checkpoint/manifest.h checkpoint/manifest_build.c \
 	checkpoint/publish.c checkpoint/publish.h checkpoint/reader.c checkpoint/reader.h checkpoint/save.c \
-	checkpoint/save.h checkpoint/shard_file.c checkpoint/shard_file.h checkpoint/steps.c checkpoint/steps.h \
+	checkpoint/save.h checkpoint/gather.c checkpoint/gather.h checkpoint/shard_file.c checkpoint/shard_file.h \
+	checkpoint/shard_source.c checkpoint/shard_source.h checkpoint/steps.c checkpoint/steps.h \
 	checkpoint/verify.c checkpoint/writer.c checkpoint/consolidate.c \
 	checkpoint/inspect.c checkpoint/inspect_text.c checkpoint/model_folder.c checkpoint/model_folder.h checkpoint/tools.h \
 	checkpoint/paths.c checkpoint/paths.h checkpoint/hdf5_memory.c checkpoint/hdf5_memory.h

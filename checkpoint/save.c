@@ -124,9 +124,8 @@ static mz_status write_file(const mz_save_job *job, char **description, int64_t 
     if (path) {
         const mz_shard_file file = {.path = path,
                                     .name = name,
-                                    .shards = job->shards,
-                                    .n_shards = job->n_shards,
-                                    .values = job->values,
+                                    .source = job->source,
+                                    .crcs = job->crcs,
                                     .step = job->step,
                                     .rank = job->rank,
                                     .size = job->size,

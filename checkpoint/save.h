@@ -3,13 +3,13 @@
 #define MZ_CHECKPOINT_SAVE_H
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/shard_source.h"
 
 typedef struct mz_save_job {
     MPI_Comm comm; /* nobody else's; unused with one rank */
     int rank, size;
-    const mz_shard *shards;
-    int64_t n_shards;
-    const float *values; /* of all shards, as mz_shard_file has them */
+    mz_shard_source *source;
+    const uint32_t *crcs; /* as mz_shard_file has them */
     double rate_bytes_per_second;
     const char *run_folder, *state;
     int64_t step;

@@ -1,13 +1,11 @@
 #include "checkpoint/shard_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "checkpoint/gather.h"
 #include "checkpoint/hdf5_frame.h"
 #include "checkpoint/manifest.h"
 #include "core/clock.h"
@@ -15,37 +13,48 @@
 #include "core/file.h"
 #include "core/memory.h"
 
-/* One write call; also how often the rate is looked at. */
-static const size_t piece_bytes = (size_t)8 << 20;
-
-static mz_status take_crcs(const mz_shard_file *file, mz_frame_run **runs, int64_t *n_runs, uint32_t **crcs)
+static mz_status list_runs(const mz_shard_file *file, mz_frame_run **runs, int64_t *n_runs, uint32_t **crcs)
 {
+    const mz_shard *shards = file->source->shards;
     int64_t n = 0, n_crcs = 0;
-    for (int64_t i = 0; i < file->n_shards; i++)
-        n_crcs += mz_run_n_blocks(file->shards[i].count);
-    mz_frame_run *list = mz_calloc((size_t)file->n_shards, sizeof *list);
+    for (int64_t i = 0; i < file->source->n_shards; i++)
+        n_crcs += mz_run_n_blocks(shards[i].count);
+    mz_frame_run *list = mz_calloc((size_t)file->source->n_shards, sizeof *list);
     uint32_t *crc = mz_calloc((size_t)n_crcs, sizeof *crc);
     *runs = list;
     *crcs = crc;
     if (!list || !crc)
         return MZ_ERR_MEMORY;
-    const float *values = file->values;
-    for (int64_t i = 0; i < file->n_shards; values += mz_snapshot_room(file->shards[i].count), i++) {
-        const mz_shard *shard = &file->shards[i];
-        if (!shard->count)
-            continue;
-        list[n++] = (mz_frame_run){.shard = shard, .values = values, .crcs = crc};
-        const int64_t block = mz_run_block(shard->count);
-        for (int64_t done = 0; done < shard->count; done += block) {
-            const int64_t count = shard->count - done < block ? shard->count - done : block;
-            *crc++ = mz_crc32c(0, values + done, (size_t)count * sizeof(float));
-        }
-    }
+    if (file->crcs)
+        memcpy(crc, file->crcs, (size_t)n_crcs * sizeof *crc);
+    for (int64_t i = 0; i < file->source->n_shards; crc += mz_run_n_blocks(shards[i].count), i++)
+        if (shards[i].count)
+            list[n++] = (mz_frame_run){.shard = &shards[i], .index = i, .crcs = crc};
     *n_runs = n;
     return MZ_OK;
 }
 
-/* ---- the data ---- */
+static void take_crcs(mz_shard_source *source, const mz_frame_run *run)
+{
+    const int64_t block = mz_run_block(run->shard->count);
+    uint32_t *crc = run->crcs;
+    for (int64_t done = 0; done < run->shard->count; done += block) {
+        const int64_t count = run->shard->count - done < block ? run->shard->count - done : block;
+        mz_shard_source_hold(source);
+        *crc++ = mz_crc32c(0, mz_shard_source_values(source, run->index) + done, (size_t)count * sizeof(float));
+        mz_shard_source_release(source);
+    }
+}
+
+/* ---- the file's bytes ---- */
+
+typedef struct output {
+    mz_gather *gather;
+    mz_shard_source *source;
+    bool held;                   /* the source: it has to stay as it is until what was taken is written */
+    double start, rate, written; /* bytes */
+    double pending, turn;        /* bytes taken, and after how many a rate is looked at */
+} output;
 
 static void sleep_until(double when)
 {
@@ -56,98 +65,69 @@ static void sleep_until(double when)
     }
 }
 
-/* 0, or the error's number. */
-static int put_bytes(int fd, const char *data, size_t bytes, int64_t at)
+static void let_go(output *out)
 {
-    while (bytes) {
-        const ssize_t done = pwrite(fd, data, bytes, (off_t)at);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0)
-            return errno;
-        data += done;
-        at += done;
-        bytes -= (size_t)done;
-    }
-    return 0;
+    if (out->held)
+        mz_shard_source_release(out->source);
+    out->held = false;
 }
 
-static mz_status write_failed(const char *path, int error)
+/* Writes what has been taken. */
+static mz_status write_turn(output *out)
 {
-    errno = error;
-    return mz_fail_errno(MZ_ERR_IO, "%s: cannot write", path);
-}
-
-static mz_status write_at(const char *path, int fd, const char *data, size_t bytes, int64_t at)
-{
-    const int error = put_bytes(fd, data, bytes, at);
-    return error ? write_failed(path, error) : MZ_OK;
-}
-
-/* The file while it is written. direct: past the system's cache, which saves a copy and leaves the cache to
- * training; -1 where the file system cannot. */
-typedef struct output {
-    const char *path;
-    int fd, direct;
-    double start, rate, written;
-} output;
-
-enum { PAGE = 4096 };
-
-/* Writes whole pages directly as long as that works. *bytes: how many; 0 where it cannot be done at all. */
-static mz_status write_direct(output *out, const char *data, size_t *bytes, int64_t at)
-{
-    const bool aligned = (uintptr_t)data % PAGE == 0 && at % PAGE == 0;
-    const size_t whole = out->direct >= 0 && aligned ? *bytes / PAGE * PAGE : 0;
-    const int error = whole ? put_bytes(out->direct, data, whole, at) : 0;
-    *bytes = error ? 0 : whole;
-    if (error == EINVAL) { /* larger pages, or a write that ended early: from now on through the cache */
-        close(out->direct);
-        out->direct = -1;
-        return MZ_OK;
-    }
-    return error ? write_failed(out->path, error) : MZ_OK;
-}
-
-static mz_status write_piece(output *out, const char *data, size_t bytes, int64_t at)
-{
-    size_t done = bytes;
-    mz_status status = write_direct(out, data, &done, at);
-    if (!status && done < bytes)
-        status = write_at(out->path, out->fd, data + done, bytes - done, at + (int64_t)done);
-    out->written += (double)bytes;
-    if (out->rate > 0)
+    mz_status status = mz_gather_write(out->gather);
+    let_go(out);
+    out->written += out->pending;
+    out->pending = 0;
+    if (out->rate > 0 && !status)
         sleep_until(out->start + out->written / out->rate);
     return status;
 }
 
-static mz_status write_data(output *out, const mz_frame_run *runs, int64_t n_runs)
+/* Takes some of these bytes and returns how many. */
+static size_t take(output *out, const char *data, size_t bytes)
 {
+    const size_t most = out->rate > 0 && (double)bytes > out->turn ? (size_t)out->turn : bytes;
+    const size_t n = mz_gather_take(out->gather, data, most);
+    out->pending += (double)n;
+    return n;
+}
+
+/* To be called after each take of n bytes. */
+static mz_status write_if_due(output *out, size_t n)
+{
+    const bool due = n == 0 || mz_gather_full(out->gather) || (out->rate > 0 && out->pending >= out->turn);
+    return due ? write_turn(out) : MZ_OK;
+}
+
+static mz_status put_run(output *out, const mz_frame_run *run)
+{
+    const size_t bytes = (size_t)run->shard->count * sizeof(float);
     mz_status status = MZ_OK;
-    for (int64_t i = 0; i < n_runs && !status; i++) {
-        const char *data = (const char *)runs[i].values;
-        const size_t bytes = (size_t)runs[i].shard->count * sizeof(float);
-        for (size_t done = 0; done < bytes && !status; done += piece_bytes) {
-            const size_t n = bytes - done < piece_bytes ? bytes - done : piece_bytes;
-            status = write_piece(out, data + done, n, runs[i].position + (int64_t)done);
-        }
+    for (size_t done = 0; done < bytes && !status;) {
+        if (!out->held)
+            mz_shard_source_hold(out->source);
+        out->held = true;
+        const char *values = (const char *)mz_shard_source_values(out->source, run->index);
+        const size_t n = take(out, values + done, bytes - done);
+        done += n;
+        out->source->taken[run->index] = (int64_t)(done / sizeof(float));
+        status = write_if_due(out, n);
     }
     return status;
 }
 
-/* ---- what HDF5 made around them ---- */
-
-/* Copies bytes begin .. end of the frame to their place, and into its CRC. */
-static mz_status copy_frame(const char *path, int fd, const mz_sparse *memory, int64_t begin, int64_t end,
-                            uint32_t *crc)
+/* Bytes begin .. end of what HDF5 made around the runs, and into its CRC. */
+static mz_status put_frame(output *out, const mz_sparse *memory, int64_t begin, int64_t end, uint32_t *crc)
 {
     mz_status status = MZ_OK;
     while (begin < end && !status) {
         size_t n = (size_t)(end - begin);
         const char *piece = mz_sparse_at(memory, begin, &n);
+        n = take(out, piece, n);
         *crc = mz_crc32c(*crc, piece, n);
-        status = write_at(path, fd, piece, n, begin);
         begin += (int64_t)n;
+        status = write_if_due(out, n);
     }
     return status;
 }
@@ -158,18 +138,39 @@ static int compare_position(const void *a, const void *b)
     return (x->position > y->position) - (x->position < y->position);
 }
 
-static mz_status write_frame(const char *path, int fd, const mz_sparse *memory, mz_frame_run *runs, int64_t n_runs,
-                             uint32_t *crc)
+static mz_status put_all(output *out, const mz_sparse *memory, mz_frame_run *runs, int64_t n_runs, uint32_t *crc)
 {
     int64_t end = 0;
     mz_status status = MZ_OK;
     qsort(runs, (size_t)n_runs, sizeof *runs, compare_position);
     *crc = 0;
     for (int64_t i = 0; i < n_runs && !status; i++) {
-        status = copy_frame(path, fd, memory, end, runs[i].position, crc);
+        status = put_frame(out, memory, end, runs[i].position, crc);
+        if (!status)
+            status = put_run(out, &runs[i]);
         end = runs[i].position + runs[i].shard->count * (int64_t)sizeof(float);
     }
-    return status ? status : copy_frame(path, fd, memory, end, memory->bytes, crc);
+    if (!status)
+        status = put_frame(out, memory, end, memory->bytes, crc);
+    if (!status)
+        status = write_turn(out);
+    let_go(out);
+    return status ? status : mz_gather_finish(out->gather);
+}
+
+static mz_status write_file(const mz_shard_file *file, const mz_sparse *memory, mz_frame_run *runs, int64_t n_runs,
+                            uint32_t *frame_crc)
+{
+    output out = {.source = file->source,
+                  .rate = file->rate_bytes_per_second,
+                  .turn = file->rate_bytes_per_second / 20,
+                  .start = mz_clock_seconds()};
+    out.turn = out.turn < 4096 ? 4096 : out.turn;
+    mz_status status = mz_gather_create(file->path, memory->bytes, &out.gather);
+    if (!status)
+        status = put_all(&out, memory, runs, n_runs, frame_crc);
+    mz_gather_destroy(out.gather);
+    return status;
 }
 
 /* ---- its object in the manifest ---- */
@@ -219,46 +220,15 @@ static mz_status describe(const mz_shard_file *file, int64_t bytes, uint32_t fra
                                   "%s: no memory for its description (or a tensor name is not UTF-8)", file->path);
 }
 
-/* Takes the room now, so that a full disk is found before gigabytes are written. */
-static mz_status reserve(const char *path, int fd, int64_t bytes)
-{
-    if (!fallocate(fd, 0, 0, (off_t)bytes))
-        return MZ_OK;
-    if ((errno == EOPNOTSUPP || errno == ENOSYS) && !ftruncate(fd, (off_t)bytes))
-        return MZ_OK;
-    return mz_fail_errno(MZ_ERR_IO, "%s: cannot make room for %lld bytes", path, (long long)bytes);
-}
-
-static mz_status write_file(const mz_shard_file *file, const mz_sparse *memory, mz_frame_run *runs, int64_t n_runs,
-                            uint32_t *frame_crc)
-{
-    output out = {
-        .path = file->path, .rate = file->rate_bytes_per_second, .start = mz_clock_seconds(), .direct = -1};
-    out.fd = open(file->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (out.fd < 0)
-        return mz_fail_errno(MZ_ERR_IO, "%s: cannot create", file->path);
-    out.direct = open(file->path, O_WRONLY | O_DIRECT | O_CLOEXEC);
-    mz_status status = reserve(file->path, out.fd, memory->bytes);
-    if (!status)
-        status = write_data(&out, runs, n_runs);
-    if (!status)
-        status = write_frame(file->path, out.fd, memory, runs, n_runs, frame_crc);
-    if (!status && fsync(out.fd))
-        status = mz_fail_errno(MZ_ERR_IO, "%s: cannot write to disk", file->path);
-    if (out.direct >= 0)
-        close(out.direct);
-    if (close(out.fd) && !status)
-        status = mz_fail_errno(MZ_ERR_IO, "%s: cannot close", file->path);
-    return status;
-}
-
 mz_status mz_shard_file_write(const mz_shard_file *file, char **description, int64_t *bytes)
 {
     mz_frame_run *runs = NULL;
     uint32_t *crcs = NULL, frame_crc = 0;
     int64_t n_runs = 0;
     mz_sparse memory = {0};
-    mz_status status = take_crcs(file, &runs, &n_runs, &crcs);
+    mz_status status = list_runs(file, &runs, &n_runs, &crcs);
+    for (int64_t i = 0; i < n_runs && !status && !file->crcs; i++)
+        take_crcs(file->source, &runs[i]);
     if (!status)
         status = mz_hdf5_frame_make(file, runs, n_runs, &memory);
     if (!status) {

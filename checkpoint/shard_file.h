@@ -1,23 +1,15 @@
 /* One rank's file of a checkpoint. HDF5 lays it out in memory (hdf5_frame.h): a contiguous data set for each run,
- * with attributes. Layout and data then go straight to their places with plain writes, so that HDF5 costs neither a
- * copy nor a lock while gigabytes move, and a full disk is an error like any other. */
+ * with attributes. Layout and data then go to the disk front to back (gather.h), so that HDF5 costs neither a copy
+ * nor a lock while gigabytes move, and a full disk is an error like any other. */
 #ifndef MZ_CHECKPOINT_SHARD_FILE_H
 #define MZ_CHECKPOINT_SHARD_FILE_H
 
-#include "zero/zero.h"
-
-/* Elements from one shard's values to the next one's in a snapshot: whole pages, so that a snapshot that begins at
- * a page can go to the disk past the system's cache. */
-static inline int64_t mz_snapshot_room(int64_t count)
-{
-    return (count + 1023) / 1024 * 1024;
-}
+#include "checkpoint/shard_source.h"
 
 typedef struct mz_shard_file {
     const char *path, *name; /* where to write; how the manifest calls it */
-    const mz_shard *shards;  /* their `data` are not used; those with count 0 are left out */
-    int64_t n_shards;
-    const float *values; /* of all shards, in host memory; each takes mz_snapshot_room(count) elements */
+    mz_shard_source *source; /* shards with count 0 are left out */
+    const uint32_t *crcs;    /* of the shards' blocks, one shard after the other; NULL: they are worked out here */
     int64_t step;
     int rank, size;
     double rate_bytes_per_second; /* 0: unlimited */

@@ -5,8 +5,9 @@
 #include <signal.h>
 #include <string.h>
 
+#include "checkpoint/manifest.h"
 #include "checkpoint/save.h"
-#include "checkpoint/shard_file.h"
+#include "checkpoint/shard_source.h"
 #include "comm/mpi_check.h"
 #include "core/clock.h"
 #include "core/error.h"
@@ -16,18 +17,21 @@
 struct mz_writer {
     mz_world *world;
     mz_device *device;
-    mz_stream *stream; /* of the snapshot's copies */
+    bool live;         /* the shards are host memory, and written from where they lie */
+    mz_stream *stream; /* of copies: live: the caller's own; else one with a thread */
     MPI_Comm comm;     /* the thread's */
     mz_save_job job;   /* what the thread works on, or worked on last; strings owned */
-    void *pinned;
-    float *snapshot; /* in it, from a page's begin: the shards' values */
-    double blocked;  /* seconds of the last save; the caller's */
+    mz_shard_source source;
+    void *pinned;   /* the snapshot is in it, from a page's begin */
+    uint32_t *crcs; /* room for the caller's */
+    int64_t n_crcs;
+    double blocked; /* seconds of the last save; the caller's */
 
     pthread_t thread;
     bool has_thread;
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t changed;
-    bool copying, busy, quit, unreported; /* copying: the snapshot is not taken yet */
+    bool copying, busy, quit, unreported; /* copying: a GPU's snapshot is not taken yet */
     double total;                         /* seconds of the thread */
     int64_t bytes;
     mz_status status;
@@ -40,12 +44,13 @@ static void run_job(mz_writer *writer)
 {
     int64_t bytes = 0;
     const double start = mz_clock_seconds();
-    mz_status status = writer->device->ops->stream_sync(writer->stream);
+    mz_status status = writer->live ? MZ_OK : writer->device->ops->stream_sync(writer->stream);
     pthread_mutex_lock(&writer->lock);
     writer->copying = false;
     pthread_cond_broadcast(&writer->changed);
     pthread_mutex_unlock(&writer->lock);
     status = mz_save_run(&writer->job, status, &bytes);
+    mz_shard_source_end(&writer->source);
     pthread_mutex_lock(&writer->lock);
     writer->total = mz_clock_seconds() - start;
     writer->bytes = bytes;
@@ -104,25 +109,28 @@ static mz_status take_result(mz_writer *writer)
 
 /* ---- life ---- */
 
-static int64_t snapshot_elements(const mz_shard *shards, int64_t n_shards)
-{
-    int64_t n = 0;
-    for (int64_t i = 0; i < n_shards; i++)
-        n += mz_snapshot_room(shards[i].count);
-    return n;
-}
-
-static mz_status build(mz_writer *writer)
+static mz_status build(mz_writer *writer, const mz_shard *shards, int64_t n_shards)
 {
     const mz_device_ops *ops = writer->device->ops;
-    const mz_save_job *job = &writer->job;
-    const size_t page = 4096, bytes = (size_t)snapshot_elements(job->shards, job->n_shards) * sizeof(float);
-    mz_status status = ops->alloc_pinned(writer->device, bytes + page, &writer->pinned);
+    const size_t page = 4096, bytes = (size_t)mz_shard_source_room(shards, n_shards) * sizeof(float);
+    int64_t n_crcs = 0;
+    for (int64_t i = 0; i < n_shards; i++)
+        n_crcs += mz_run_n_blocks(shards[i].count);
+    writer->crcs = mz_calloc((size_t)n_crcs, sizeof *writer->crcs);
+    writer->n_crcs = n_crcs;
+    mz_status status =
+        writer->crcs ? ops->alloc_pinned(writer->device, bytes + page, &writer->pinned) : MZ_ERR_MEMORY;
     if (status)
         return status;
-    memset(writer->pinned, 0, bytes + page); /* the pages are there before the first save has to wait for them */
-    writer->snapshot = (float *)((char *)writer->pinned + (page - (uintptr_t)writer->pinned % page) % page);
-    status = ops->stream_create(writer->device, MZ_STREAM_COPY, &writer->stream);
+    writer->live = strcmp(ops->name, "cpu") == 0;
+    if (!writer->live)
+        memset(writer->pinned, 0,
+               bytes + page); /* the pages are there before the first save has to wait for them */
+    char *snapshot = (char *)writer->pinned + (page - (uintptr_t)writer->pinned % page) % page;
+    status = mz_shard_source_init(&writer->source, shards, n_shards, (float *)(void *)snapshot);
+    if (!status)
+        status =
+            ops->stream_create(writer->device, writer->live ? MZ_STREAM_COMPUTE : MZ_STREAM_COPY, &writer->stream);
     return status ? status : start_thread(writer);
 }
 
@@ -144,11 +152,9 @@ mz_status mz_writer_create(mz_world *world, mz_device *device, const mz_shard *s
         w->comm = MPI_COMM_NULL;
         w->job = (mz_save_job){.rank = world->rank,
                                .size = world->size,
-                               .shards = shards,
-                               .n_shards = n_shards,
+                               .source = &w->source,
                                .rate_bytes_per_second = rate_bytes_per_second};
-        status = build(w);
-        w->job.values = w->snapshot;
+        status = build(w, shards, n_shards);
     }
     status = agree(world, status, "creating the checkpoint writer");
     if (!status && world->size > 1) {
@@ -190,6 +196,8 @@ void mz_writer_destroy(mz_writer *writer)
     if (writer->pinned)
         writer->device->ops->free_pinned(writer->device, writer->pinned);
     forget_job(writer);
+    mz_shard_source_free(&writer->source);
+    mz_free(writer->crcs);
     pthread_cond_destroy(&writer->changed);
     pthread_mutex_destroy(&writer->lock);
     mz_free(writer);
@@ -221,42 +229,49 @@ static mz_status set_job(mz_writer *writer, const mz_save_request *request)
         return status;
     writer->job.step = request->step;
     writer->job.keep = request->keep;
+    writer->job.crcs = request->crcs ? writer->crcs : NULL;
+    if (request->crcs)
+        memcpy(writer->crcs, request->crcs, (size_t)writer->n_crcs * sizeof *writer->crcs);
     writer->job.run_folder = mz_strdup(request->run_folder);
     writer->job.state = mz_strdup(state);
     return writer->job.run_folder && writer->job.state ? MZ_OK : MZ_ERR_MEMORY;
 }
 
-/* Gives the copies to the stream; the thread waits for them. */
+/* Of a GPU's shards: gives the copies to the stream; the thread waits for them. */
 static mz_status start_snapshot(mz_writer *writer)
 {
     const mz_device_ops *ops = writer->device->ops;
-    float *dst = writer->snapshot;
+    const mz_shard_source *source = &writer->source;
     mz_status status = MZ_OK;
-    for (int64_t i = 0; i < writer->job.n_shards && !status; i++) {
-        const mz_shard *shard = &writer->job.shards[i];
-        if (shard->count)
-            status = ops->copy(writer->stream, dst, shard->data, (size_t)shard->count * sizeof *dst);
-        dst += mz_snapshot_room(shard->count);
-    }
+    for (int64_t i = 0; i < source->n_shards && !status; i++)
+        if (source->shards[i].count)
+            status = ops->copy(writer->stream, source->copies[i], source->shards[i].data,
+                               (size_t)source->shards[i].count * sizeof(float));
     return status;
 }
 
-void mz_writer_settle(mz_writer *writer)
+mz_status mz_writer_settle(mz_writer *writer)
 {
     const double start = mz_clock_seconds();
+    size_t copied = 0;
     pthread_mutex_lock(&writer->lock);
-    const bool waits = writer->copying;
+    const bool waits = writer->copying, busy = writer->busy;
     while (writer->copying)
         pthread_cond_wait(&writer->changed, &writer->lock);
     pthread_mutex_unlock(&writer->lock);
-    if (waits)
+    mz_status status = MZ_OK;
+    if (writer->live && busy)
+        status = mz_shard_source_settle(&writer->source, writer->device, writer->stream, &copied);
+    if (waits || copied)
         writer->blocked += mz_clock_seconds() - start;
+    return status;
 }
 
 static void hand_over(mz_writer *writer)
 {
     pthread_mutex_lock(&writer->lock);
-    writer->busy = writer->copying = true;
+    writer->busy = true;
+    writer->copying = !writer->live;
     pthread_cond_broadcast(&writer->changed);
     pthread_mutex_unlock(&writer->lock);
 }
@@ -282,8 +297,9 @@ mz_status mz_writer_save(mz_writer *writer, const mz_save_request *request)
     mz_status status = check_same(writer, request);
     if (!status) {
         status = set_job(writer, request);
-        if (!status)
+        if (!status && !writer->live)
             status = start_snapshot(writer);
+        mz_shard_source_begin(&writer->source, !writer->live);
         status = agree(writer->world, status, "taking a checkpoint's snapshot");
     }
     if (!status) {
@@ -292,7 +308,7 @@ mz_status mz_writer_save(mz_writer *writer, const mz_save_request *request)
             wait_idle(writer);
             status = take_result(writer);
         } else if (!request->overlap_snapshot) {
-            mz_writer_settle(writer);
+            status = mz_writer_settle(writer);
         }
     }
     writer->blocked = mz_clock_seconds() - start;

@@ -313,6 +313,10 @@ typedef struct mz_optim_chunk {
     float lr_scale;       /* multiplies the learning rate, 1 as a rule */
 } mz_optim_chunk;
 
+/* Called with elements begin .. end of a chunk that have just been updated, in the thread that did that, while they
+ * are in its cache; a chunk's elements in order, and all by one thread. */
+typedef void (*mz_optim_updated_fn)(void *context, const mz_optim_chunk *chunk, int64_t begin, int64_t end);
+
 /* Changes from step to step; device memory. */
 typedef struct mz_optim_hyper {
     float lr, beta1, beta2, eps, momentum, dampening;
@@ -330,6 +334,8 @@ typedef struct mz_optim_args {
     const float *grad_scale;   /* device scalar that multiplies every gradient: clipping and loss scale */
     const uint64_t *nonfinite; /* device; != 0: leave everything as it is */
     mz_dtype grad_dtype, param_dtype;
+    mz_optim_updated_fn updated; /* NULL: nobody. Where kernels run on the host only */
+    void *updated_context;
 } mz_optim_args;
 
 /* ---- quantisation ---- */

@@ -110,6 +110,23 @@ static void update_part(void *arg, int64_t begin, int64_t end, int thread)
     }
 }
 
+/* The chunks that begin among elements begin..end, whole, in pieces that stay in the cache. */
+static void update_and_tell(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const mz_optim_args *a = arg;
+    const int64_t piece = 8192;
+    int64_t base = 0;
+    (void)thread;
+    for (int i = 0; i < a->n_chunks && base < end; base += a->chunks[i++].n) {
+        const mz_optim_chunk *c = &a->chunks[i];
+        for (int64_t from = 0, to; base >= begin && from < c->n; from = to) {
+            to = from + piece < c->n ? from + piece : c->n;
+            update_chunk(a, c, from, to);
+            a->updated(a->updated_context, c, from, to);
+        }
+    }
+}
+
 mz_status MZ_CPU(optim)(const mz_optim_args *args, mz_stream *stream)
 {
     mz_status status = mz_check_optim(args);
@@ -119,6 +136,7 @@ mz_status MZ_CPU(optim)(const mz_optim_args *args, mz_stream *stream)
     a.n_elements = 0;
     for (int i = 0; i < a.n_chunks; i++)
         a.n_elements += a.chunks[i].n;
-    mz_threads_for(mz_threads_if_worth(stream, a.n_elements), a.n_elements, 64, update_part, &a);
+    mz_threads_for(mz_threads_if_worth(stream, a.n_elements), a.n_elements, 64,
+                   a.updated ? update_and_tell : update_part, &a);
     return MZ_OK;
 }

@@ -89,7 +89,10 @@ mz_status mz_ref_optim(const mz_optim_args *a, mz_stream *stream)
     mz_status status = mz_check_optim(a);
     if (status || a->n_chunks == 0 || *a->nonfinite != 0)
         return status;
-    for (int chunk = 0; chunk < a->n_chunks; chunk++)
+    for (int chunk = 0; chunk < a->n_chunks; chunk++) {
         update_chunk(a, &a->chunks[chunk]);
+        if (a->updated && a->chunks[chunk].n)
+            a->updated(a->updated_context, &a->chunks[chunk], 0, a->chunks[chunk].n);
+    }
     return MZ_OK;
 }

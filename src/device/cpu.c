@@ -8,7 +8,8 @@
 #include "device/cpu_queue.h"
 #include "kernels/cpu/cpu.h"
 
-#define ALIGNMENT ((size_t)256)
+/* A page: large blocks can then be written past the system's cache, from where they lie. */
+#define ALIGNMENT ((size_t)4096)
 
 /* "AMD EPYC 9654 96-Core Processor", or "processor" where the system does not tell. */
 static void processor_name(char *name, size_t bytes)

@@ -366,8 +366,23 @@ mz_status mz_cpu_wait(mz_stream *stream, mz_event *event)
 
 /* ---- stream-ordered work ---- */
 
+/* A part of a large copy. */
+static void copy_lines(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const task *t = arg;
+    (void)thread;
+    mz_copy_large((char *)t->dst + begin, (const char *)t->src + begin, (size_t)(end - begin));
+}
+
 static mz_status run_copy(const task *t)
 {
+    const size_t all_threads = (size_t)8 << 20; /* from here on one core does not use the memory fully */
+    const char *from = t->src, *to = t->dst;
+    if (t->n_rows == 1 && t->row_bytes >= all_threads && (from + t->row_bytes <= to || to + t->row_bytes <= from)) {
+        mz_threads_for(mz_cpu_stream_threads(t->stream), (int64_t)t->row_bytes, 4096, copy_lines,
+                       (void *)(uintptr_t)t);
+        return MZ_OK;
+    }
     for (size_t row = 0; row < t->n_rows; row++) {
         char *dst = (char *)t->dst + row * t->dst_stride;
         const char *src = (const char *)t->src + row * t->src_stride;

@@ -287,9 +287,12 @@ mz_status mz_engine_step(mz_engine *engine, mz_step_info *out)
                               .step = engine->steps - engine->skipped + 1,
                               .beta1 = engine->config.optimizer.beta1};
     mz_schedule_at(&engine->config.scheduler, engine->config.optimizer.lr, step.step - 1, &step.lr, &step.beta1);
-    if (engine->writer)
-        mz_writer_settle(engine->writer); /* a checkpoint's snapshot is of the state before this update */
     st = gather_loss(engine, &info);
+    if (st == MZ_OK && engine->writer)
+        st = mz_writer_settle(engine->writer); /* a checkpoint under way is of the state before this update */
+    step.checksums = engine->save_due || engine->stop_agreed;
+    if (st == MZ_OK && step.checksums)
+        st = mz_engine_open_writer(engine);
     if (st == MZ_OK)
         st = mz_zero_update(engine->zero, &step);
     if (st != MZ_OK)

@@ -58,6 +58,7 @@ struct mz_engine {
     bool needs_backward;
     bool stop_vote;       /* the training loop's: this rank was asked to stop */
     bool stop_agreed;     /* at the last step some rank was */
+    bool save_due;        /* the training loop's: a save comes right after the next step */
     bool recompute_cheap; /* the tape's option: asked for, or taken when a step does not fit otherwise */
 
     int64_t steps;   /* optimiser steps done, skipped ones included */
@@ -111,6 +112,9 @@ mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool trai
 /* The same for mz_engine_logits. An engine that has not trained takes a growing arena, since shapes change from
  * call to call. */
 mz_status mz_engine_reserve_logits(mz_engine *engine, const mz_batch *shapes, bool last_position_only);
+
+/* Collective. Takes what saves need, before the first of them. */
+mz_status mz_engine_open_writer(mz_engine *engine);
 
 /* Memory in use where the tensors are: this process's on the CPU, all that a GPU has given away. */
 int64_t mz_engine_memory_bytes(const mz_engine *engine);

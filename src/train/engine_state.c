@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checkpoint/manifest.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
@@ -18,8 +19,8 @@ mz_status mz_engine_load_weights(mz_engine *engine, const char *folder)
     if (st == MZ_OK)
         st = mz_weights_check(weights, engine->model, folder);
     st = mz_agree(engine->world, st, "reading the weights");
-    if (engine->writer)
-        mz_writer_settle(engine->writer);
+    if (st == MZ_OK && engine->writer)
+        st = mz_writer_settle(engine->writer);
     if (st == MZ_OK) {
         mz_weights_source source = {.weights = weights, .model = engine->model};
         st = mz_zero_load_params(engine->zero, mz_weights_source_read, &source);
@@ -86,13 +87,15 @@ static char *state_text(const mz_engine *engine, const char *extra)
     return text;
 }
 
-static mz_status ensure_writer(mz_engine *engine)
+mz_status mz_engine_open_writer(mz_engine *engine)
 {
     if (engine->writer)
         return MZ_OK;
     const mz_shard *shards = NULL;
     int64_t n_shards = 0;
     mz_status st = mz_zero_shards(engine->zero, &shards, &n_shards);
+    if (st == MZ_OK)
+        st = mz_zero_checksums_prepare(engine->zero, mz_run_block);
     st = mz_agree(engine->world, st, "listing the shards");
     if (st != MZ_OK)
         return st;
@@ -103,7 +106,7 @@ mz_status mz_engine_save(mz_engine *engine, const char *run_folder, bool asynchr
 {
     if (engine->micro != 0)
         return mz_fail(MZ_ERR_ARGUMENT, "mz_engine_save: in the middle of a step; save after mz_engine_step");
-    mz_status st = ensure_writer(engine);
+    mz_status st = mz_engine_open_writer(engine);
     if (st != MZ_OK)
         return st;
     char *state = state_text(engine, extra);
@@ -117,7 +120,8 @@ mz_status mz_engine_save(mz_engine *engine, const char *run_folder, bool asynchr
                                          .keep = keep,
                                          .state = state,
                                          .asynchronous = asynchronous,
-                                         .overlap_snapshot = true};
+                                         .overlap_snapshot = true,
+                                         .crcs = mz_zero_checksums(engine->zero)};
         st = mz_writer_save(engine->writer, &request);
     }
     free(state);

@@ -48,10 +48,17 @@ static void fill_batch(run *r, int64_t step, int64_t micro)
     r->tokens.batch.n_targets_global = r->setup.sampler.global_batch * (block - 1);
 }
 
+/* Are checkpoints due at this step, whatever signals say? */
+static bool save_due(const run *r, int64_t step)
+{
+    return step == r->setup.max_steps || (r->save_steps > 0 && step % r->save_steps == 0);
+}
+
 static mz_status train_step(run *r, mz_metrics *metrics)
 {
     double begin = mz_clock_seconds();
     int64_t step = mz_engine_steps(r->engine);
+    r->engine->save_due = save_due(r, step + 1);
     mz_step_info info = {0};
     mz_status st = MZ_OK;
     for (int64_t micro = 0; micro < r->setup.config.gradient_accumulation_steps && st == MZ_OK; micro++) {
@@ -144,7 +151,7 @@ static mz_status after_step(run *r, const mz_metrics *metrics, bool *stop)
     mz_status st = MZ_OK;
     if (!*stop && r->setup.validation && (last || (r->eval_steps > 0 && metrics->step % r->eval_steps == 0)))
         st = evaluate(r, metrics);
-    if (st == MZ_OK && (*stop || last || (r->save_steps > 0 && metrics->step % r->save_steps == 0)))
+    if (st == MZ_OK && (*stop || save_due(r, metrics->step)))
         st = save(r, r->options->save_async && !*stop && !last);
     return st;
 }

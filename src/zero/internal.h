@@ -110,6 +110,22 @@ typedef struct mz_updater {
     mz_segment *segments;
 } mz_updater;
 
+/* The block that a chunk is in: its CRC among the parameters'; NULL where it is in none. */
+typedef struct mz_checksum_target {
+    uint32_t *crc;
+    bool begins; /* the chunk holds the block's first element */
+} mz_checksum_target;
+
+typedef struct mz_checksums {
+    mz_optim_chunk *chunks;      /* the updater's, cut at the blocks' ends; host memory */
+    mz_checksum_target *targets; /* [n_chunks] */
+    mz_optim_group *groups;      /* as many as the updater's */
+    int n_chunks;
+    uint32_t *crcs; /* n_blocks for each kind of shard */
+    int64_t n_blocks;
+    bool present; /* they are of the values as they are now */
+} mz_checksums;
+
 struct mz_zero {
     mz_config config;
     mz_device *device;
@@ -145,6 +161,7 @@ struct mz_zero {
     mz_reducer reducer;
     mz_fetcher fetcher;
     mz_updater updater;
+    mz_checksums checksums;
     mz_stall stall;
     mz_zero_counters counters;
 
@@ -213,6 +230,10 @@ mz_status mz_zero_updater_create(mz_zero *z);
 void mz_zero_updater_free(mz_zero *z);
 mz_status mz_zero_refresh(mz_zero *z);      /* whole parameters from the ranks' slices */
 mz_status mz_zero_refresh_wait(mz_zero *z); /* before they are read */
+
+/* checksums.c: takes in what the update has just written; the kernel's callback, with z as its context. */
+void mz_zero_checksums_add(void *zero, const mz_optim_chunk *chunk, int64_t begin, int64_t end);
+void mz_zero_checksums_free(mz_zero *z);
 
 /* state.c */
 mz_status mz_zero_shards_create(mz_zero *z);

@@ -34,6 +34,7 @@ static void place(mz_layout *l, const mz_layout_options *o, const bool *persiste
     for (int t = begin; t < end; t++) {
         if (persistent[t] != s->persistent || o->tensors[t].decay != decay)
             continue;
+        s->length = round_up(s->length, mz_layout_align(o->tensors[t].numel));
         l->tensors[t] = (mz_layout_tensor){l->n_segments, s->length, o->tensors[t].numel};
         l->order[s->first + s->n++] = t;
         s->length += round_up(room_of(&o->tensors[t]), MZ_LAYOUT_ALIGN);
@@ -51,7 +52,7 @@ static void add_segment(mz_layout *l, const mz_layout_options *o, const bool *pe
     place(l, o, persistent, begin, end, false);
     if (s->n == 0)
         return;
-    s->length = round_up(s->length, (int64_t)MZ_LAYOUT_ALIGN * o->n_ranks);
+    s->length = round_up(s->length, mz_layout_align(s->length / o->n_ranks) * o->n_ranks);
     s->slice = s->length / o->n_ranks;
     l->elements += s->length;
     l->persistent_elements += is_persistent ? s->length : 0;

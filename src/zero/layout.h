@@ -10,6 +10,13 @@
 
 #define MZ_LAYOUT_ALIGN 64 /* elements */
 
+/* The alignment of a run of so many consecutive elements: long ones begin at a page in fp32, where that costs
+ * little, so that a checkpoint can write them past the system's cache, from where they lie. */
+static inline int64_t mz_layout_align(int64_t n)
+{
+    return n >= 65536 ? 1024 : MZ_LAYOUT_ALIGN;
+}
+
 typedef struct mz_layout_input {
     int64_t numel;
     int64_t room; /* elements to keep for it; less than numel means numel */
@@ -34,7 +41,7 @@ typedef struct mz_layout_segment {
     int unit;
     bool persistent;
     int64_t length;    /* a multiple of MZ_LAYOUT_ALIGN * n_ranks */
-    int64_t slice;     /* length / n_ranks: what a rank owns */
+    int64_t slice;     /* length / n_ranks: what a rank owns; aligned as so long a run is */
     int64_t decay_end; /* elements [0, decay_end) take weight decay */
     int first, n;      /* its tensors: order[first .. first + n) */
 } mz_layout_segment;

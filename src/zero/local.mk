@@ -1,5 +1,6 @@
 # Sources
 libmpizero_a_SOURCES += src/zero/zero.h src/zero/internal.h src/zero/zero.c src/zero/groups.c src/zero/layout.h src/zero/layout.c \
+	src/zero/checksums.c \
 	src/zero/fetch_plan.h src/zero/fetch_plan.c src/zero/fetch.c src/zero/reduce.c src/zero/buckets.c \
 	src/zero/update.c src/zero/refresh.c src/zero/state.c src/zero/memory.c src/zero/stall.h src/zero/stall.c
 

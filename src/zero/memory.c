@@ -32,32 +32,45 @@ void mz_zero_free_blocks(mz_zero *z)
     mz_free(z->blocks);
 }
 
+/* Where n elements go in a block that is filled up to *end; moves the end behind them. */
+static int64_t place(int64_t *end, int64_t n)
+{
+    const int64_t align = mz_layout_align(n), begin = (*end + align - 1) / align * align;
+    *end = begin + n;
+    return begin;
+}
+
+static bool is_sliced(const mz_zero *z, const mz_zero_segment *s)
+{
+    return z->stage == 3 && !s->at.persistent;
+}
+
 /* Parameters: one block of whole segments, and in stage 3 one of slices of the sharded ones. */
 static mz_status alloc_params(mz_zero *z)
 {
-    size_t size = mz_dtype_size(z->dtype);
-    const mz_layout *l = z->layout;
-    int64_t whole = z->stage == 3 ? l->persistent_elements : l->elements;
-    int64_t sliced = (l->elements - whole) / z->shard_size;
+    const size_t size = mz_dtype_size(z->dtype);
+    const int n = z->layout->n_segments;
+    int64_t whole = 0, sliced = 0;
     void *memory, *slices;
+    for (int i = 0; i < n; i++)
+        if (is_sliced(z, &z->segments[i]))
+            place(&sliced, z->segments[i].own_count);
+        else
+            place(&whole, z->segments[i].at.length);
     mz_status status = mz_zero_alloc(z, whole, size, &z->memory.params, &memory);
     if (!status)
         status = mz_zero_alloc(z, sliced, size, &z->memory.params, &slices);
-    if (status)
-        return status;
-    uint8_t *next_whole = memory, *next_slice = slices;
-    for (int i = 0; i < l->n_segments; i++) {
+    whole = sliced = 0;
+    for (int i = 0; i < n && !status; i++) {
         mz_zero_segment *s = &z->segments[i];
-        if (z->stage == 3 && !s->at.persistent) {
-            s->own = next_slice;
-            next_slice += (size_t)s->own_count * size;
+        if (is_sliced(z, s)) {
+            s->own = (uint8_t *)slices + (size_t)place(&sliced, s->own_count) * size;
         } else {
-            s->full = next_whole;
+            s->full = (uint8_t *)memory + (size_t)place(&whole, s->at.length) * size;
             s->own = s->full + (size_t)s->own_begin * size;
-            next_whole += (size_t)s->at.length * size;
         }
     }
-    return MZ_OK;
+    return status;
 }
 
 /* hpZ's second copy of the sharded segments: a slice for each rank of the group. */
@@ -80,8 +93,11 @@ static mz_status alloc_second(mz_zero *z)
     return status;
 }
 
-static mz_status alloc_optimizer(mz_zero *z, int64_t owned)
+static mz_status alloc_optimizer(mz_zero *z)
 {
+    int64_t owned = 0;
+    for (int i = 0; i < z->layout->n_segments; i++)
+        place(&owned, z->segments[i].own_count);
     void *memory[3] = {NULL, NULL, NULL};
     mz_status status = MZ_OK;
     if (!mz_zero_is_master(z) && !z->inference)
@@ -90,16 +106,16 @@ static mz_status alloc_optimizer(mz_zero *z, int64_t owned)
         status = mz_zero_alloc(z, owned, sizeof(float), &z->memory.optimizer, &memory[1 + i]);
     if (status)
         return status;
-    int64_t at = 0;
+    owned = 0;
     for (int i = 0; i < z->layout->n_segments; i++) {
         mz_zero_segment *s = &z->segments[i];
+        const int64_t at = place(&owned, s->own_count);
         if (mz_zero_is_master(z))
             s->master = (float *)(void *)s->own;
         else if (!z->inference)
             s->master = (float *)memory[0] + at;
         for (int k = 0; k < z->n_states; k++)
             s->state[k] = (float *)memory[1 + k] + at;
-        at += s->own_count;
     }
     return MZ_OK;
 }
@@ -136,7 +152,7 @@ mz_status mz_zero_alloc_segments(mz_zero *z)
     if (!status)
         status = alloc_second(z);
     if (!status)
-        status = alloc_optimizer(z, owned);
+        status = alloc_optimizer(z);
     if (!status && !z->inference)
         status = alloc_grads(z, owned);
     return status;

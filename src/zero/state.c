@@ -21,6 +21,13 @@ static int n_kinds(const mz_zero *z)
     return 1 + z->n_states;
 }
 
+/* Where part r of so many elements begins that several share. */
+static int64_t part_begin(int64_t n, int r, int parts)
+{
+    const int64_t begin = n * r / parts;
+    return r == parts ? n : begin - begin % mz_layout_align(n / parts);
+}
+
 /* The run of tensor t to list: what this rank owns; of what several ranks own (all of it in stage 0, a slice in
  * MiCS) an even part. */
 static void listed_run(const mz_zero *z, int t, int64_t *offset, int64_t *n)
@@ -29,13 +36,13 @@ static void listed_run(const mz_zero *z, int t, int64_t *offset, int64_t *n)
     int64_t numel = z->layout->tensors[t].numel;
     if (z->stage > 0) {
         mz_layout_intersect(z->layout, t, s->own_begin, s->own_count, offset, n);
-        int64_t begin = *n * z->replica / z->n_replicas;
-        *n = *n * (z->replica + 1) / z->n_replicas - begin;
+        int64_t begin = part_begin(*n, z->replica, z->n_replicas);
+        *n = part_begin(*n, z->replica + 1, z->n_replicas) - begin;
         *offset += begin;
         return;
     }
-    *offset = numel * z->rank / z->size;
-    *n = numel * (z->rank + 1) / z->size - *offset;
+    *offset = part_begin(numel, z->rank, z->size);
+    *n = part_begin(numel, z->rank + 1, z->size) - *offset;
 }
 
 mz_status mz_zero_shards_create(mz_zero *z)
@@ -114,6 +121,7 @@ static mz_status load_tensor(mz_zero *z, int t, mz_shard_kind kind, mz_param_sou
 static mz_status load_kind(mz_zero *z, mz_shard_kind kind, mz_param_source source, void *context)
 {
     mz_status status = mz_zero_refresh_wait(z);
+    z->checksums.present = false;
     for (int t = 0; !status && t < z->layout->n_tensors; t++)
         status = load_tensor(z, t, kind, source, context);
     return status;

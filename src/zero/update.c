@@ -103,15 +103,16 @@ static void set_hyper(const mz_zero *z, const mz_zero_step_info *step, mz_optim_
     };
 }
 
-static mz_status optimize(mz_zero *z)
+static mz_status optimize(mz_zero *z, bool checksums)
 {
     mz_updater *u = &z->updater;
     mz_status status = z->device->ops->copy(z->compute, u->device, &u->host, sizeof u->host);
+    z->checksums.present = false;
     for (int i = 0; !status && i < u->n_groups; i++) {
-        const mz_optim_group *group = &u->groups[i];
+        const mz_optim_group *group = checksums ? &z->checksums.groups[i] : &u->groups[i];
         mz_optim_args args = {
             .kind = (mz_optim_kind)z->config.optimizer.kind,
-            .chunks = u->chunks + group->first,
+            .chunks = (checksums ? z->checksums.chunks : u->chunks) + group->first,
             .n_chunks = group->n,
             .n_elements = group->elements,
             .hyper = &u->device->hyper,
@@ -119,12 +120,15 @@ static mz_status optimize(mz_zero *z)
             .nonfinite = &u->device->never,
             .grad_dtype = z->shard_dtype,
             .param_dtype = z->dtype,
+            .updated = checksums ? mz_zero_checksums_add : NULL,
+            .updated_context = z,
         };
         status = z->device->ops->kernels->optim(&args, z->compute);
         z->counters.n_optim_launches++;
         if (group->elements > z->counters.max_optim_elements)
             z->counters.max_optim_elements = group->elements;
     }
+    z->checksums.present = checksums && !status;
     return status;
 }
 
@@ -155,7 +159,7 @@ mz_status mz_zero_update(mz_zero *z, mz_zero_step_info *step)
     set_hyper(z, step, &z->updater.host.hyper);
     z->updater.host.grad_scale = (float)(unscale * (clip < 1 ? clip : 1));
     z->updater.host.never = 0;
-    status = optimize(z);
+    status = optimize(z, step->checksums && z->checksums.chunks);
     return status ? status : mz_zero_refresh(z);
 }
 

@@ -292,6 +292,7 @@ void mz_zero_destroy(mz_zero *z)
         ops->stream_sync(z->transfer);
         ops->stream_destroy(z->transfer);
     }
+    mz_zero_checksums_free(z);
     mz_zero_shards_free(z);
     mz_zero_updater_free(z);
     mz_zero_fetcher_free(z);

@@ -21,9 +21,9 @@
 typedef struct mz_zero mz_zero;
 
 typedef struct mz_zero_options {
-    const mz_config *config;  /* copied */
-    mz_device *device;        /* borrowed, as the rest */
-    mz_comm *comm;            /* data-parallel ranks; NULL: one rank */
+    const mz_config *config; /* copied */
+    mz_device *device;       /* borrowed, as the rest */
+    mz_comm *comm;           /* data-parallel ranks; NULL: one rank */
     mz_stream *compute;
     mz_runner *runner;
     const char *const *no_decay; /* substrings of names without weight decay */
@@ -56,13 +56,14 @@ mz_status mz_zero_begin_micro(mz_zero *zero, bool training, bool first, bool las
 mz_status mz_zero_end_micro(mz_zero *zero);
 
 typedef struct mz_zero_step_info {
-    double lr, beta1;      /* of this step (beta1: Adam, Lion) */
-    double loss_scale;     /* gradients carry this factor */
-    double clip;           /* global norm to clip to; 0: none */
-    int64_t step;          /* 1 for the first: Adam's t */
+    double lr, beta1;  /* of this step (beta1: Adam, Lion) */
+    double loss_scale; /* gradients carry this factor */
+    double clip;       /* global norm to clip to; 0: none */
+    int64_t step;      /* 1 for the first: Adam's t */
+    bool checksums;    /* a save comes next: make mz_zero_checksums, where they were prepared */
     /* out */
-    double grad_norm;      /* before clipping, loss scale taken out */
-    bool overflow;         /* some gradient was not finite: nothing was updated */
+    double grad_norm;         /* before clipping, loss scale taken out */
+    bool overflow;            /* some gradient was not finite: nothing was updated */
     char nonfinite_name[160]; /* the first such tensor, when overflow; found on the ranks together */
 } mz_zero_step_info;
 
@@ -78,7 +79,7 @@ const char *mz_shard_kind_name(mz_shard_kind kind);
 
 /* A run of consecutive elements of one named tensor that this rank owns. fp32, host-readable. */
 typedef struct mz_shard {
-    const char *name;   /* of the tensor; borrowed from the model */
+    const char *name; /* of the tensor; borrowed from the model */
     mz_shard_kind kind;
     int n_dims;
     int64_t shape[MZ_MAX_DIMS]; /* of the whole tensor */
@@ -90,6 +91,13 @@ typedef struct mz_shard {
  * the work: rank r lists the r-th even part of each tensor. Over all ranks the runs of a tensor and kind
  * cover it once. Borrowed, fixed for the life of `zero`. */
 mz_status mz_zero_shards(mz_zero *zero, const mz_shard **shards, int64_t *n_shards);
+
+/* Local. Makes ready for CRC-32C of the shards' blocks, whose length in elements follows from a shard's: block_of.
+ * MZ_ERR_MEMORY. Does nothing where the update is not done by the host's processors. */
+mz_status mz_zero_checksums_prepare(mz_zero *zero, int64_t (*block_of)(int64_t count));
+/* The CRCs, those of one shard after those of the other, as the last update made them; NULL when the values are not
+ * that update's any more, or it was not asked to. Borrowed; the next update overwrites them. */
+const uint32_t *mz_zero_checksums(const mz_zero *zero);
 
 /* Where parameter values come from: fills dst[0..count) with elements offset.. of tensor `name`, flattened. */
 typedef mz_status (*mz_param_source)(void *context, const mz_param_spec *spec, int64_t offset, int64_t count,

@@ -170,7 +170,7 @@ int main(void)
     CHECK(!mz_writer_create(world, device, s.shards, s.n_shards, 0, &writer));
     synthetic_fill(&s, 7);
     const mz_save_request request = {run_folder, 7,    0, "{\"model_config\": {\"model_type\": \"none\"}}",
-                                     false,      false};
+                                     false,      false, NULL};
     CHECK(!mz_writer_save(writer, &request));
     mz_writer_destroy(writer);
     check_layouts(&s);

@@ -176,7 +176,7 @@ int main(void)
     synthetic_create(&s, 5, world->rank, world->size, 6000);
     CHECK(!mz_writer_create(world, device, s.shards, s.n_shards, 0, &writer));
     for (int64_t step = 1; step <= 2; step++) {
-        const mz_save_request request = {run_folder, step, 0, "{}", false, false};
+        const mz_save_request request = {run_folder, step, 0, "{}", false, false, NULL};
         synthetic_fill(&s, step);
         CHECK(!mz_writer_save(writer, &request));
     }

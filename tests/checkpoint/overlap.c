@@ -53,7 +53,7 @@ typedef struct seconds {
 static void save(mz_writer *writer, int64_t step, bool asynchronous, bool overlap, seconds *taken)
 {
     int64_t bytes;
-    const mz_save_request request = {run_folder, step, 1, "{}", asynchronous, overlap};
+    const mz_save_request request = {run_folder, step, 1, "{}", asynchronous, overlap, NULL};
     MPI_Barrier(world->comm);
     CHECK(!mz_writer_save(writer, &request));
     if (overlap) {

@@ -27,7 +27,7 @@ static void save(mz_writer *writer, synthetic *s, int64_t step, int keep, bool a
 {
     char state[128];
     snprintf(state, sizeof state, "{\"step\": %lld, \"lr\": 0.1, \"seed\": 9007199254740993}", (long long)step);
-    const mz_save_request request = {run_folder, step, keep, state, asynchronous, step % 2 == 0};
+    const mz_save_request request = {run_folder, step, keep, state, asynchronous, step % 2 == 0, NULL};
     synthetic_fill(s, step);
     CHECK(!mz_writer_save(writer, &request));
     mz_writer_settle(writer); /* training goes on: the snapshot must not see it */

@@ -38,7 +38,7 @@ static void save(const char *run_folder)
     MPI_Barrier(world->comm); /* all have found the same one */
     scratch_write(scratch_path(run_folder, name), pid, strlen(pid));
     for (;;) {
-        const mz_save_request request = {run_folder, ++step, 2, "{}", step % 2, step % 3};
+        const mz_save_request request = {run_folder, ++step, 2, "{}", step % 2, step % 3, NULL};
         synthetic_fill(&s, step);
         CHECK(!mz_writer_save(writer, &request));
         mz_writer_settle(writer);

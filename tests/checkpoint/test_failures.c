@@ -24,7 +24,7 @@ static synthetic s;
 
 static mz_status save(mz_writer *writer, const char *folder, int64_t step, bool asynchronous)
 {
-    const mz_save_request request = {folder, step, 0, "{}", asynchronous, false};
+    const mz_save_request request = {folder, step, 0, "{}", asynchronous, false, NULL};
     synthetic_fill(&s, step);
     return mz_writer_save(writer, &request);
 }
@@ -170,7 +170,7 @@ static void test_bad_requests(const char *folder)
     static const char *const states[] = {"", "[]", "{", "{\"a\": 1, \"a\": 2}", "{\"a\": \xff}"};
     CHECK(!mz_writer_create(&synthetic_world, device, s.shards, s.n_shards, 0, &writer));
     for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
-        const mz_save_request request = {folder, 1, 0, states[i], false, false};
+        const mz_save_request request = {folder, 1, 0, states[i], false, false, NULL};
         CHECK(mz_writer_save(writer, &request) == MZ_ERR_ARGUMENT);
     }
     CHECK(save(writer, NULL, 1, false) == MZ_ERR_ARGUMENT);

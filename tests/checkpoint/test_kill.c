@@ -32,7 +32,7 @@ static void save_forever(int64_t step)
     CHECK(!mz_writer_create(&synthetic_world, device, s.shards, s.n_shards, 0, &writer));
     for (;; step++) {
         for (int again = 0; again < (step % 5 ? 1 : 2); again++) {
-            const mz_save_request request = {run_folder, step, KEEP, "{\"a\": 1}", step % 2, false};
+            const mz_save_request request = {run_folder, step, KEEP, "{\"a\": 1}", step % 2, false, NULL};
             synthetic_fill(&s, step);
             CHECK(!mz_writer_save(writer, &request));
         }

@@ -21,7 +21,7 @@ static void write_checkpoint(const char *out)
     synthetic_create(&s, 21, 0, 1, 60000);
     synthetic_fill(&s, 7);
     CHECK(!mz_writer_create(&synthetic_world, device, s.shards, s.n_shards, 0, &writer));
-    const mz_save_request request = {out, 7, 0, "{}", true, false};
+    const mz_save_request request = {out, 7, 0, "{}", true, false, NULL};
     CHECK(!mz_writer_save(writer, &request) && !mz_writer_wait(writer));
     mz_writer_destroy(writer);
     synthetic_destroy(&s);
