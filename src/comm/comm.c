@@ -1,6 +1,7 @@
 #include "comm/comm.h"
 
 #include <sched.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "comm/gpu.h"
@@ -246,6 +247,13 @@ void mz_comm_get_stats(const mz_comm *comm, mz_comm_stats *stats)
         mz_comm_get_stats(group, &more);
         add_stats(stats, &more);
     }
+}
+
+void mz_comm_describe_rail(const mz_comm *comm, char *text, size_t bytes)
+{
+    snprintf(text, bytes, "%s", "");
+    if (comm && comm->hier)
+        mz_hier_describe_rail(comm->hier, text, bytes);
 }
 
 void mz_comm_set_delay(mz_comm *comm, double seconds)

@@ -52,10 +52,10 @@ typedef struct mz_world_options {
 mz_status mz_world_create(const mz_world_options *options, mz_world **world);
 void mz_world_destroy(mz_world *world); /* finalises MPI when we initialised it */
 
-/* Not collective. Opens this rank's device, to be closed by the caller; name NULL: "cuda" where this build has it and
- * the machine a GPU, else "cpu". Each rank of a machine takes a GPU of its own; where a rank sees fewer than there are
- * ranks, it was given its own (CUDA_VISIBLE_DEVICES), or there are too few, which mz_comm_create refuses. n_threads
- * as mz_device_open. */
+/* Not collective. Opens this rank's device, to be closed by the caller; name NULL: "cuda" where this build has it
+ * and the machine a GPU, else "cpu". Each rank of a machine takes a GPU of its own; where a rank sees fewer than
+ * there are ranks, it was given its own (CUDA_VISIBLE_DEVICES), or there are too few, which mz_comm_create refuses.
+ * n_threads as mz_device_open. */
 mz_status mz_world_open_device(const mz_world *world, const char *name, int n_threads, mz_device **device);
 
 /* Collective over the world: all ranks return MZ_OK when all gave MZ_OK. Otherwise a rank that failed returns
@@ -149,6 +149,9 @@ typedef struct mz_comm_stats {
     double seconds;                            /* inside collectives, on the worker */
 } mz_comm_stats;
 void mz_comm_get_stats(const mz_comm *comm, mz_comm_stats *stats);
+
+/* For people: what this rank's messages to other nodes go over, as "eth0 (tcp)"; "" where there are none. */
+void mz_comm_describe_rail(const mz_comm *comm, char *text, size_t bytes);
 
 /* Test hook: this rank enters every collective that much later. */
 void mz_comm_set_delay(mz_comm *comm, double seconds);

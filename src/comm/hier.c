@@ -2,6 +2,7 @@
 
 #include "comm/hier.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "comm/mpi_check.h"
@@ -134,6 +135,14 @@ void mz_hier_abort(mz_hier *hier, mz_status status, const char *message)
         hier->node->ops->abort(hier->node, status, message);
     if (hier->wire)
         hier->wire->ops->abort(hier->wire, status, message);
+}
+
+void mz_hier_describe_rail(mz_hier *hier, char *text, size_t bytes)
+{
+    if (hier->wire && hier->wire->ops->describe)
+        hier->wire->ops->describe(hier->wire, text, bytes);
+    else
+        snprintf(text, bytes, "%s", hier->wire ? hier->wire->ops->name : "");
 }
 
 void mz_hier_bytes(const mz_hier *hier, double *in_node, double *between_nodes)

@@ -41,6 +41,9 @@ mz_status mz_hier_all_to_all(mz_hier *hier, const mz_op_info *op, const mz_segme
                              mz_dtype dtype);
 mz_status mz_hier_barrier(mz_hier *hier, const mz_op_info *op);
 
+/* As mz_comm_describe_rail. */
+void mz_hier_describe_rail(mz_hier *hier, char *text, size_t bytes);
+
 /* Bytes that this rank sent so far. */
 void mz_hier_bytes(const mz_hier *hier, double *in_node, double *between_nodes);
 

@@ -137,5 +137,8 @@ mz_status mz_comm_split_predicted(const mz_comm *comm, int count, int step, mz_c
         per_node = count;
     if (count % per_node) /* each rank counts as a node */
         per_node = 1;
-    return mz_comm_create_predicted(comm->device, count / per_node, per_node, comm->predicted, group);
+    mz_links links = *comm->predicted;
+    if (count > per_node)
+        links.outer_bandwidth *= (double)per_node / comm->layout.per_node;
+    return mz_comm_create_predicted(comm->device, count / per_node, per_node, &links, group);
 }

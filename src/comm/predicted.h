@@ -31,7 +31,8 @@ double mz_links_seconds(const mz_links *links, mz_collective_kind kind, int n_no
 void mz_links_bytes(mz_collective_kind kind, int n_nodes, int per_node, double bytes, double *in_node,
                     double *between_nodes);
 
-/* For comm.c: the group of rank 0, of `count` ranks with `step` between them. */
+/* For comm.c: the group of rank 0, of `count` ranks with `step` between them. Where a node's ranks are in several
+ * groups, each of these has its part of the node's link, since all talk at the same time. */
 mz_status mz_comm_split_predicted(const mz_comm *comm, int count, int step, mz_comm **group);
 
 /* For collectives.c: what = one on `comm`, which is a predicted one. */

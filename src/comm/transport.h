@@ -75,6 +75,8 @@ typedef struct mz_wire_ops {
                       mz_wire_request **request);
     /* Waits for all, within op->deadline; the message names the peer. */
     mz_status (*wait)(mz_wire_transport *wire, const mz_op_info *op, mz_wire_request **requests, int n);
+    /* The devices that messages to peers go over: "eth0 (tcp)". NULL: not known here. */
+    void (*describe)(mz_wire_transport *wire, char *text, size_t bytes);
 } mz_wire_ops;
 struct mz_wire_transport {
     const mz_wire_ops *ops;

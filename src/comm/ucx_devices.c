@@ -1,4 +1,6 @@
 /* What networks UCX finds, for people to see. */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <uct/api/uct.h>
 
@@ -91,6 +93,43 @@ mz_status mz_ucx_devices(char **out)
     }
     *out = text;
     return MZ_OK;
+}
+
+/* UCP tells what an endpoint uses in words only: "lane[0]:  1:tcp/eth0.0 md[1] -> ...". */
+static mz_status add_lane(char **text, const char *line)
+{
+    uct_tl_resource_desc_t found = {.dev_name = ""};
+    const char *at = strstr(line, "lane[");
+    at = at ? strchr(at, ':') : NULL;
+    at = at ? strchr(at + 1, ':') : NULL;
+    if (!at || sscanf(at + 1, "%15[^/ ]/%31[^ ]", found.tl_name, found.dev_name) != 2)
+        return MZ_OK;
+    char *path = strrchr(found.dev_name, '.'); /* the number of the path on that device */
+    if (path)
+        *path = '\0';
+    char entry[UCT_TL_NAME_MAX + UCT_DEVICE_NAME_MAX + 4];
+    snprintf(entry, sizeof entry, "%s (%s", found.dev_name, found.tl_name);
+    return strstr(*text, entry) ? MZ_OK : add_to_text(text, &found);
+}
+
+void mz_ucx_link_devices(mz_ucx_link *link, char *out, size_t bytes)
+{
+    char *text = mz_strdup(""), *printed = NULL, *rest;
+    size_t size = 0;
+    FILE *file = text ? open_memstream(&printed, &size) : NULL;
+    mz_ucx_link_enter(link);
+    for (int r = 0; r < link->n_peers && file; r++)
+        if (link->peers[r].endpoint)
+            ucp_ep_print_info(link->peers[r].endpoint, file);
+    mz_ucx_link_leave(link);
+    if (file)
+        fclose(file);
+    for (char *line = printed ? strtok_r(printed, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest))
+        if (add_lane(&text, line))
+            break;
+    snprintf(out, bytes, "%s", text ? text : "");
+    free(printed);
+    mz_free(text);
 }
 
 static mz_status note_other_than_tcp(void *arg, const uct_tl_resource_desc_t *found)

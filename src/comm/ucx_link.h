@@ -68,6 +68,9 @@ void mz_ucx_recv(mz_ucx_link *link, mz_ucx_kind kind, int from, void *data, size
 /* Gives up a message that was asked for; it ends at once, or when its data is complete. */
 void mz_ucx_cancel(mz_ucx_link *link, mz_ucx_message *message);
 
+/* The devices that the endpoints use, each with its transports: "eth0 (tcp)". */
+void mz_ucx_link_devices(mz_ucx_link *link, char *text, size_t bytes);
+
 /* Throws away what has come and nobody asked for, as after a failure; UCX complains about it otherwise. */
 void mz_ucx_discard_all(mz_ucx_link *link);
 

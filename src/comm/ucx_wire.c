@@ -345,13 +345,19 @@ static void wire_destroy(mz_wire_transport *base)
     mz_free(wire);
 }
 
+static void wire_describe(mz_wire_transport *base, char *text, size_t bytes)
+{
+    mz_ucx_link_devices(((ucx_wire *)base)->link, text, bytes);
+}
+
 static const mz_wire_ops wire_ops = {.name = "UCX",
                                      .destroy = wire_destroy,
                                      .abort = wire_abort,
                                      .pin = wire_pin,
                                      .send = wire_send,
                                      .recv = wire_recv,
-                                     .wait = wire_wait};
+                                     .wait = wire_wait,
+                                     .describe = wire_describe};
 
 static mz_status take_memory(ucx_wire *wire, const int *rail)
 {

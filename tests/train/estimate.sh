@@ -43,6 +43,13 @@ for row in "0 2" "1 2" "2 2" "3 2" "tight 3"; do
     near "stage $stage: bytes into a node" "$(value bytes_into_node_per_step)" "$((params * 4 * passes * 3 / 4))" 1.5
     near "stage $stage: bytes sent" "$(value bytes_sent_per_rank_per_step)" "$((params * 4 * passes * 7 / 8))" 1.5
 done
+# hpZ keeps the backward pass's gathers inside the node; MiCS gathers inside, and adds up shards across
+sed 's/"stage": 3/"stage": 3, "zero_hpz_partition_size": 2/' "$folder/tight.json" >"$folder/hpz.json"
+estimate --deepspeed "$folder/hpz.json" --nodes 4 --ranks-per-node 2
+near "hpZ: bytes into a node" "$(value bytes_into_node_per_step)" "$((params * 4 * 2 * 3 / 4))" 1.5
+sed 's/"stage": 3/"stage": 3, "mics_shard_size": 2/' "$folder/tight.json" >"$folder/mics.json"
+estimate --deepspeed "$folder/mics.json" --nodes 4 --ranks-per-node 2
+near "MiCS: bytes into a node" "$(value bytes_into_node_per_step)" "$((params * 4 * 2 * 3 / 4))" 1.5
 estimate --zero-stage 2 --nodes 2 --gradient-accumulation-steps 3
 near "stage 2, 3 micro-batches" "$(value bytes_into_node_per_step)" "$((params * 4 * 4 / 2))" 1.5
 
