@@ -21,18 +21,30 @@
 
 #define N(table) ((int)(sizeof(table) / sizeof((table)[0])))
 
-enum { MAX_SIZES = 32, ROUNDS = 7 };
+enum { MAX_SIZES = 32, MAX_ROUNDS = 101, ROUNDS = 7 };
 static const double round_seconds = 0.05; /* what a round of calls is to take */
 
 typedef struct bench_target {
     mz_cli_common common;
-    const char *sizes, *device;
+    const char *sizes, *least, *most, *interface, *device;
+    double factor;
+    int rounds;
     bool json;
 } bench_target;
 
 static const mz_option what[] = {
     MZ_TEXT("sizes", "LIST", "64KiB to 64MiB, on GPUs 1MiB to 512MiB", offsetof(bench_target, sizes),
             "sizes of the gathered or reduced whole, as in 1MiB,512MiB"),
+    MZ_TEXT("min", "SIZE", "of a sweep: 64KiB, on GPUs 1MiB", offsetof(bench_target, least),
+            "instead of --sizes: the smallest of a sweep"),
+    MZ_TEXT("max", "SIZE", "of a sweep: 64MiB, on GPUs 512MiB", offsetof(bench_target, most),
+            "the largest of a sweep"),
+    MZ_DOUBLE("factor", "X", "2", 1.01, 1e6, offsetof(bench_target, factor),
+              "from one size of a sweep to the next"),
+    MZ_INT("rounds", "N", "7", 1, MAX_ROUNDS, offsetof(bench_target, rounds),
+           "of calls, of which the median counts"),
+    MZ_TEXT("interface", "NAME", NULL, offsetof(bench_target, interface),
+            "also count the bytes that come in over this network interface of each node"),
     MZ_WORD("device", "NAME", "cuda where there is one, else cpu", "cpu|cuda", offsetof(bench_target, device),
             "cpu or cuda"),
     MZ_SWITCH("json", "off", offsetof(bench_target, json), "print a JSON object"),
@@ -65,11 +77,14 @@ typedef struct bench {
     mz_nccl_plain *nccl;
 #endif
     char peer[96]; /* "NCCL 2.28.9" */
+    const char *interface;
+    int rounds;
 } bench;
 
 typedef struct result {
-    double ours, theirs;     /* seconds of a call, the slowest rank's, median */
-    double bytes_into_nodes; /* of a call, sum over the nodes */
+    double ours, theirs;            /* seconds of a call, the slowest rank's, median */
+    double bytes_into_nodes;        /* of a call, sum over the nodes */
+    double received, peer_received; /* the same at the nodes' interfaces, where one was named */
 } result;
 
 /* ---- one call ---- */
@@ -155,26 +170,46 @@ static double sent_between_nodes(const bench *b)
     return sent;
 }
 
+/* What has come in over the nodes' interface so far, all nodes together. */
+static double received(const bench *b)
+{
+    char line[512], name[64];
+    double bytes = 0, found;
+    FILE *file = b->interface && b->world->local_rank == 0 ? fopen("/proc/net/dev", "r") : NULL;
+    MPI_Barrier(b->world->comm);
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, " %63[^:]: %lf", name, &found) == 2 && strcmp(name, b->interface) == 0)
+            bytes = found;
+    if (file)
+        fclose(file);
+    MPI_Allreduce(MPI_IN_PLACE, &bytes, 1, MPI_DOUBLE, MPI_SUM, b->world->comm);
+    return bytes;
+}
+
 static mz_status measure(bench *b, const operation *op, int64_t count, result *r)
 {
-    double ours[ROUNDS], theirs[ROUNDS], first, before = sent_between_nodes(b);
+    double ours[MAX_ROUNDS], theirs[MAX_ROUNDS], first, before = sent_between_nodes(b);
+    double at_start = received(b);
     mz_status status = time_calls(b, call_ours, op, count, 1, &first);
+    double between = received(b);
     r->bytes_into_nodes = sent_between_nodes(b) - before;
     if (!status)
         status = time_calls(b, call_theirs, op, count, 1, &theirs[0]);
+    r->received = between - at_start;
+    r->peer_received = received(b) - between;
     if (!status)
         status = time_calls(b, call_ours, op, count, 3, &first);
     double n = first > 0 ? round_seconds / first : 1;
     int n_calls = n > 200 ? 200 : n < 1 ? 1 : (int)n;
-    for (int i = 0; i < ROUNDS && !status; i++) {
+    for (int i = 0; i < b->rounds && !status; i++) {
         status = time_calls(b, call_ours, op, count, n_calls, &ours[i]);
         if (!status)
             status = time_calls(b, call_theirs, op, count, n_calls, &theirs[i]);
     }
     if (status)
         return status;
-    r->ours = median(ours, ROUNDS);
-    r->theirs = median(theirs, ROUNDS);
+    r->ours = median(ours, b->rounds);
+    r->theirs = median(theirs, b->rounds);
     return MZ_OK;
 }
 
@@ -197,27 +232,40 @@ static double bus_factor(const operation *op, int n)
 static void print_row(const bench *b, const operation *op, double bytes, const result *r)
 {
     double bus = bus_factor(op, b->world->size) * bytes * 1e-9;
-    printf("%-14s %12.0f  %10.1f %8.2f %8.2f  %10.1f %8.2f %8.2f  %6.3f  %10.2f\n", op->name, bytes / 1024,
+    printf("%-14s %12.0f  %10.1f %8.2f %8.2f  %10.1f %8.2f %8.2f  %6.3f  %10.2f", op->name, bytes / 1024,
            r->ours * 1e6, bytes * 1e-9 / r->ours, bus / r->ours, r->theirs * 1e6, bytes * 1e-9 / r->theirs,
            bus / r->theirs, r->theirs / r->ours, r->bytes_into_nodes / b->world->n_nodes / 1048576);
+    if (b->interface)
+        printf(" %10.2f %10.2f", r->received / b->world->n_nodes / 1048576,
+               r->peer_received / b->world->n_nodes / 1048576);
+    putchar('\n');
     fflush(stdout);
 }
 
 static json_t *row_to_json(const bench *b, const operation *op, double bytes, const result *r)
 {
     double bus = bus_factor(op, b->world->size) * bytes;
-    return json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "operation", op->name, "bytes", bytes,
-                     "seconds", r->ours, "bytes_per_second", bytes / r->ours, "bus_bytes_per_second", bus / r->ours,
-                     "peer_seconds", r->theirs, "peer_bus_bytes_per_second", bus / r->theirs, "ratio",
-                     r->theirs / r->ours, "bytes_into_node", r->bytes_into_nodes / b->world->n_nodes);
+    json_t *row =
+        json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "operation", op->name, "bytes", bytes, "seconds",
+                  r->ours, "bytes_per_second", bytes / r->ours, "bus_bytes_per_second", bus / r->ours,
+                  "peer_seconds", r->theirs, "peer_bus_bytes_per_second", bus / r->theirs, "ratio",
+                  r->theirs / r->ours, "bytes_into_node", r->bytes_into_nodes / b->world->n_nodes);
+    if (row && b->interface) {
+        json_object_set_new(row, "interface_bytes_into_node", json_real(r->received / b->world->n_nodes));
+        json_object_set_new(row, "peer_interface_bytes_into_node", json_real(r->peer_received / b->world->n_nodes));
+    }
+    return row;
 }
 
 static void print_head(const bench *b)
 {
     printf("%d ranks on %d node%s, %s; beside %s\n", b->world->size, b->world->n_nodes,
            b->world->n_nodes == 1 ? "" : "s", b->device->label, b->peer);
-    printf("%-14s %12s  %10s %8s %8s  %10s %8s %8s  %6s  %10s\n", "", "size KiB", "us", "GB/s", "bus GB/s",
+    printf("%-14s %12s  %10s %8s %8s  %10s %8s %8s  %6s  %10s", "", "size KiB", "us", "GB/s", "bus GB/s",
            "theirs us", "GB/s", "bus GB/s", "ratio", "MiB/node");
+    if (b->interface)
+        printf(" %10s %10s", b->interface, "theirs");
+    putchar('\n');
 }
 
 /* All ranks measure; rank 0 prints. */
@@ -252,23 +300,52 @@ static mz_status sweep(bench *b, const double *sizes, int n_sizes, bool json)
 
 /* ---- set-up ---- */
 
+static mz_status read_size(const char *flag, const char *text, const char *at, int n_ranks, const char **end,
+                           double *size)
+{
+    static const char units[] = "KMG";
+    char *after;
+    *size = strtod(at, &after);
+    const char *unit = *after ? strchr(units, *after) : NULL;
+    for (int i = 0; unit && i <= unit - units; i++)
+        *size *= 1024;
+    after += unit ? (after[1] == 'i' && after[2] == 'B' ? 3 : 1) : 0;
+    if (after == at || (*after && *after != ',') || *size < 4.0 * n_ranks || *size > 8e9)
+        return mz_fail(MZ_ERR_USAGE, "%s %s: expected sizes from %d bytes to 7GiB as in 64KiB,1MiB; see \"%s\"",
+                       flag, text, 4 * n_ranks, at);
+    *end = after;
+    return MZ_OK;
+}
+
+/* From --min to --max by --factor. */
+static mz_status read_sweep(const bench_target *t, bool on_gpus, int n_ranks, double *sizes, int *n)
+{
+    const char *least = t->least ? t->least : on_gpus ? "1MiB" : "64KiB";
+    const char *most = t->most ? t->most : on_gpus ? "512MiB" : "64MiB", *end = "";
+    double size, last, factor = t->factor > 1 ? t->factor : 2;
+    mz_status status = read_size("--min", least, least, n_ranks, &end, &size);
+    if (!status && !*end)
+        status = read_size("--max", most, most, n_ranks, &end, &last);
+    if (!status && (*end || last < size))
+        status =
+            mz_fail(MZ_ERR_USAGE, "--min %s --max %s: expected one size each, the smaller one first", least, most);
+    for (*n = 0; !status && size <= last * 1.0001; size *= factor) {
+        if (*n == MAX_SIZES)
+            return mz_fail(MZ_ERR_USAGE, "--factor %g: more than %d sizes from %s to %s", factor, MAX_SIZES, least,
+                           most);
+        sizes[(*n)++] = size;
+    }
+    return status;
+}
+
 /* "1MiB,512MiB": bytes with an optional K, M or G, which count in powers of 1024. */
 static mz_status read_sizes(const char *text, int n_ranks, double *sizes, int *n)
 {
-    static const char units[] = "KMG";
-    const char *at = text;
+    const char *at = text, *end = text;
     for (*n = 0; *at && *n < MAX_SIZES; (*n)++) {
-        char *end;
-        double size = strtod(at, &end);
-        const char *unit = *end ? strchr(units, *end) : NULL;
-        for (int i = 0; unit && i <= unit - units; i++)
-            size *= 1024;
-        end += unit ? (end[1] == 'i' && end[2] == 'B' ? 3 : 1) : 0;
-        if (end == at || (*end && *end != ',') || size < 4.0 * n_ranks || size > 8e9)
-            return mz_fail(MZ_ERR_USAGE,
-                           "--sizes %s: expected sizes from %d bytes to 7GiB as in 64KiB,1MiB; see \"%s\"", text,
-                           4 * n_ranks, at);
-        sizes[*n] = size;
+        mz_status status = read_size("--sizes", text, at, n_ranks, &end, &sizes[*n]);
+        if (status)
+            return status;
         at = *end ? end + 1 : end;
     }
     return *at ? mz_fail(MZ_ERR_USAGE, "--sizes: more than %d", MAX_SIZES) : MZ_OK;
@@ -344,11 +421,15 @@ static mz_status run(mz_world *world, const void *target)
     const char *text = t->sizes ? t->sizes : on_gpus ? "1M,8M,64M,512M" : "64K,1M,8M,64M";
     double sizes[MAX_SIZES], largest = 0;
     int n_sizes = 0;
-    bench b = {.world = world};
+    bool sweeps = t->least || t->most || t->factor > 1;
+    bench b = {.world = world, .interface = t->interface, .rounds = t->rounds > 0 ? t->rounds : ROUNDS};
     if (world->size == 1)
         return mz_fail(MZ_ERR_LAUNCH,
                        "bench collectives: one rank has nobody to talk to; start it as in mpirun -n 2");
-    mz_status status = read_sizes(text, world->size, sizes, &n_sizes);
+    if (sweeps && t->sizes)
+        return mz_fail(MZ_ERR_USAGE, "--sizes: expected without --min, --max and --factor");
+    mz_status status = sweeps ? read_sweep(t, on_gpus, world->size, sizes, &n_sizes)
+                              : read_sizes(text, world->size, sizes, &n_sizes);
     if (status)
         return status;
     for (int i = 0; i < n_sizes; i++)
