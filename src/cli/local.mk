@@ -1,7 +1,7 @@
 # Sources
 bin_PROGRAMS += mpizero
 mpizero_SOURCES = src/cli/bench.c src/cli/bench_collectives.c src/cli/cli.h src/cli/commands.c src/cli/conclude.c src/cli/consolidate.c src/cli/env.c \
-	src/cli/estimate.c src/cli/generate.c src/cli/groups.c src/cli/help.c src/cli/inspect.c src/cli/main.c \
+	src/cli/estimate.c src/cli/generate.c src/cli/groups.c src/cli/help.c src/cli/inspect.c src/cli/machine.c src/cli/machine.h src/cli/main.c \
 	src/cli/options.c src/cli/options.h src/cli/topo.c src/cli/train.c
 mpizero_CPPFLAGS = $(AM_CPPFLAGS) -DMZ_VERSION='"$(PACKAGE_VERSION)"'
 

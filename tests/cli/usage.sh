@@ -64,5 +64,6 @@ check 0 "\"mpizero\"" env --json
 check 0 "hdf5" env --log_level=error
 check 0 "1 rank on 1 node" topo
 check 0 "\"nodes\": 1" topo --json --no-json --json
+check 0 "\"machines\":" topo --json
 echo "$n command lines"
 exit $wrong

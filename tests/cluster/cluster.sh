@@ -47,7 +47,16 @@ echo "$output"
 run "topo" -n 8 "$builddir/mpizero" topo
 told "topo" '^8 ranks on 4 nodes, wire between nodes: (ucx|mpi)$'
 told "topo" '^node 3: n4, .* ranks 6 7'
+told "topo" '^  rank 7: processors .*; to other nodes by (eth0 \(tcp\)|MPI)$'
 "$cluster" shape off
+
+# Bytes into a node as the transports count them, against the interface's
+run "bench collectives" -n 8 "$builddir/mpizero" bench collectives --min 256K --max 1M --factor 4 --rounds 1 --interface eth0 \
+    --json
+[ "$(grep -c '"interface_bytes_into_node"' <<<"$output")" = 8 ] || fail "bench collectives: not 8 rows: $output"
+awk -F'[:,]' '/"bytes_into_node"/ { counted = $2 } /"interface_bytes_into_node"/ && !/peer/ {
+    if ($2 < counted || $2 > 1.03 * counted + 20000) { print "bytes into a node: counted " counted ", at the interface " $2; bad = 1 }
+    } END { exit bad }' <<<"$output" || wrong=1
 
 ## Losses
 cat >"$CLUSTER/config.json" <<'JSON'
