@@ -14,7 +14,7 @@ typedef struct work {
     const mz_attention_form *form;
     layout at;
     int64_t n_blocks; /* of queries per head */
-    float *scratch;
+    mz_cpu_rooms rooms;
 } work;
 
 static layout lay_out(const mz_attention_shape *s)
@@ -97,7 +97,7 @@ static void attend_part(void *arg, int64_t begin, int64_t end, int thread)
 {
     const work *w = arg;
     const mz_attention_shape *s = &w->args->shape;
-    float *room = w->scratch + thread * w->at.total;
+    float *room = (float *)(w->rooms.first + (size_t)thread * w->rooms.distance);
     int64_t packed = -1;
     for (int64_t item = begin; item < end; item++) {
         const int64_t head = item / w->n_blocks, b = head / s->heads, h = head % s->heads;
@@ -126,13 +126,10 @@ mz_status MZ_CPU(attention)(const mz_attention_args *args, mz_stream *stream)
               .n_blocks = (s->t_q + MZ_QB - 1) / MZ_QB};
     mz_threads *threads =
         mz_threads_if_worth(stream, s->batch * s->heads * s->t_q * s->t_k * (s->head_size / 8 + 1));
-    void *scratch;
-    status =
-        mz_cpu_scratch_take(stream, (size_t)(w.at.total * mz_threads_count(threads)) * sizeof(float), &scratch);
+    status = mz_cpu_rooms_take(stream, (size_t)w.at.total * sizeof(float), &w.rooms);
     if (status)
         return status;
-    w.scratch = scratch;
     mz_threads_for(threads, s->batch * s->heads * w.n_blocks, 1, attend_part, &w);
-    mz_cpu_scratch_give(stream, scratch);
+    mz_cpu_rooms_give(stream, &w.rooms);
     return MZ_OK;
 }

@@ -16,7 +16,7 @@ typedef struct work {
     const mz_attention_grad_args *args;
     const mz_attention_form *form;
     layout at;
-    float *scratch;
+    mz_cpu_rooms rooms;
 } work;
 
 static layout lay_out(const mz_attention_shape *s, const mz_attention_form *form)
@@ -192,7 +192,7 @@ static void grad_part(void *arg, int64_t begin, int64_t end, int thread)
 {
     const work *w = arg;
     const mz_attention_shape *s = &w->args->shape;
-    float *room = w->scratch + thread * thread_floats(s, &w->at);
+    float *room = (float *)(w->rooms.first + (size_t)thread * w->rooms.distance);
     for (int64_t head = begin; head < end; head++)
         head_grad(w, head / s->heads, head % s->heads, room);
 }
@@ -207,14 +207,11 @@ mz_status MZ_CPU(attention_grad)(const mz_attention_grad_args *args, mz_stream *
     work w = {.args = args, .form = form, .at = lay_out(s, form)};
     mz_threads *threads =
         mz_threads_if_worth(stream, s->batch * s->heads * s->t_q * s->t_k * (s->head_size / 8 + 1));
-    const int64_t size = thread_floats(s, &w.at) * mz_threads_count(threads);
-    void *scratch;
-    status = mz_cpu_scratch_take(stream, (size_t)size * sizeof(float), &scratch);
+    status = mz_cpu_rooms_take(stream, (size_t)thread_floats(s, &w.at) * sizeof(float), &w.rooms);
     if (status)
         return status;
-    w.scratch = scratch;
     mz_threads_for(threads, s->batch * s->heads, 1, grad_part, &w);
-    mz_cpu_scratch_give(stream, scratch);
+    mz_cpu_rooms_give(stream, &w.rooms);
     return MZ_OK;
 }
 

@@ -8,8 +8,10 @@
 /* Sizes of packed blocks, in words of 32 bits: one block of A per thread stays in the second-level cache together
  * with a panel of B; a block of B in the third level or, streamed, in memory. */
 enum { MAX_KC = 1536, A_BLOCK = 128 * 1024, B_BLOCK = 2 * 1024 * 1024, PARTIAL_BLOCK = 2 * 1024 * 1024 };
-/* B that fits here is read in place, where its layout allows it. */
-enum { SMALL_B = 64 * 1024 };
+/* B that fits here is read in place, where its layout allows it; else each thread packs all of it for itself, when
+ * it has so many rows of C that packing costs little beside its products: then no thread waits for another's
+ * packing, nor reads from another's cache. */
+enum { SMALL_B = 64 * 1024, ROWS_FOR_B = 128 };
 /* Floats between panels, so that pieces of one row in neighbouring panels do not fall on one cache set. */
 enum { PANEL_GAP = 32 };
 /* Panels of B packed at once: rows of B are read in long pieces. */
@@ -160,24 +162,39 @@ static void pack_b(const mz_gemm *g, int64_t j, int64_t n, float *out)
     }
 }
 
-/* ---- threads share the rows; B is packed once for all ---- */
+/* ---- threads share the rows; B is packed once for all, or by each ---- */
+
+/* Panels begin..end of the block of B. */
+static void pack_panels(const mz_gemm *g, float *packed_b, int64_t begin, int64_t end)
+{
+    for (int64_t panel = begin; panel < end; panel += PACKED_TOGETHER) {
+        const int64_t j = panel * MZ_NR, stop = panel + PACKED_TOGETHER < end ? panel + PACKED_TOGETHER : end;
+        const int64_t n = g->n < stop * MZ_NR ? g->n - j : (stop - panel) * MZ_NR;
+        pack_b(g, g->j0 + j, n, packed_b + panel * g->b_panel);
+    }
+}
 
 static void pack_shared_b(void *arg, int64_t begin, int64_t end, int thread)
 {
     const mz_gemm *g = arg;
     (void)thread;
-    for (int64_t panel = begin; panel < end; panel += PACKED_TOGETHER) {
-        const int64_t j = panel * MZ_NR, stop = panel + PACKED_TOGETHER < end ? panel + PACKED_TOGETHER : end;
-        const int64_t n = g->n < stop * MZ_NR ? g->n - j : (stop - panel) * MZ_NR;
-        pack_b(g, g->j0 + j, n, g->packed_b + panel * g->b_panel);
-    }
+    pack_panels(g, g->packed_b, begin, end);
+}
+
+static float *room_of(const mz_gemm *g, int thread)
+{
+    return (float *)(g->rooms.first + (size_t)thread * g->rooms.distance);
 }
 
 static void compute_rows(void *arg, int64_t begin, int64_t end, int thread)
 {
     const mz_gemm *g = arg;
-    float *a = g->packed_a + thread * g->packed_a_size;
+    float *a = room_of(g, thread), *packed_b = g->packed_b;
     const int64_t mc = balanced(end - begin, g->mc, MZ_MR);
+    if (g->owns_b) {
+        packed_b = a + g->packed_a_size;
+        pack_panels(g, packed_b, 0, ceil_div(g->n, MZ_NR));
+    }
     for (int64_t i = begin; i < end; i += mc) {
         const int64_t m = end - i < mc ? end - i : mc;
         g->form->pack_a(g, i, m, a);
@@ -186,7 +203,7 @@ static void compute_rows(void *arg, int64_t begin, int64_t end, int thread)
             if (g->reads_b)
                 compute_panel(g, i, m, j, n, a, (const float *)g->b + g->p0 * g->args->ldb + j, g->args->ldb);
             else
-                compute_panel(g, i, m, g->j0 + j, n, a, g->packed_b + j / MZ_NR * g->b_panel, MZ_NR);
+                compute_panel(g, i, m, g->j0 + j, n, a, packed_b + j / MZ_NR * g->b_panel, MZ_NR);
         }
     }
 }
@@ -207,7 +224,7 @@ static void product_by_rows(mz_gemm *g, mz_threads *threads)
         int64_t p = 0;
         do {
             set_k_block(g, p);
-            if (!g->reads_b)
+            if (!g->reads_b && !g->owns_b)
                 mz_threads_for(threads, ceil_div(g->n, MZ_NR), 1, pack_shared_b, g);
             mz_threads_for(threads, g->args->m, 4, compute_rows, g);
             p += g->k;
@@ -221,7 +238,7 @@ static void compute_columns(void *arg, int64_t begin, int64_t end, int thread)
 {
     mz_gemm g = *(const mz_gemm *)arg;
     const int64_t first = begin * MZ_NR, stop = end * MZ_NR < g.args->n ? end * MZ_NR : g.args->n;
-    float *a = g.packed_a + thread * g.packed_a_size, *room = g.packed_b + thread * g.b_panel;
+    float *a = room_of(&g, thread), *room = a + g.packed_a_size;
     int64_t p = 0;
     do {
         set_k_block(&g, p);
@@ -262,7 +279,29 @@ static const mz_gemm_form *choose_form(const mz_matmul_args *a)
     return &MZ_CPU(gemm_floats);
 }
 
-int64_t MZ_CPU(gemm_plan)(const mz_matmul_args *a, int n_threads, mz_gemm *g)
+/* ---- shared work space, in floats: a block of B, sums that wait for the next block of k, sums of columns ---- */
+
+static int64_t shared_b_size(const mz_gemm *g, bool columns)
+{
+    return columns || g->reads_b || g->owns_b ? 0 : g->b_panel * ceil_div(g->nc, MZ_NR);
+}
+
+static int64_t partial_size(const mz_gemm *g)
+{
+    return g->sink == MZ_SINK_PARTIAL ? g->args->m * g->nc + MZ_NR : 0;
+}
+
+static bool has_column_sums(const mz_gemm *g)
+{
+    return sums_columns(g->args) && !g->reads_b;
+}
+
+static int64_t shared_size(const mz_gemm *g, bool columns)
+{
+    return shared_b_size(g, columns) + partial_size(g) + (has_column_sums(g) ? g->args->n : 0);
+}
+
+mz_gemm_space MZ_CPU(gemm_plan)(const mz_matmul_args *a, int n_threads, mz_gemm *g)
 {
     *g = (mz_gemm){.args = a, .form = choose_form(a)};
     g->steps = ceil_div(a->k, g->form->elements);
@@ -280,41 +319,28 @@ int64_t MZ_CPU(gemm_plan)(const mz_matmul_args *a, int n_threads, mz_gemm *g)
         g->nc = balanced(a->n, PARTIAL_BLOCK / a->m, MZ_NR);
     if (g->sink == MZ_SINK_PARTIAL)
         g->nc = ceil_div(g->nc, MZ_NR) * MZ_NR;
+    g->owns_b = !columns && !g->reads_b && !sums_columns(a) && g->kc * g->nc <= SMALL_B &&
+                a->m >= ROWS_FOR_B * (int64_t)n_threads;
 
     g->a_panel = MZ_MR * (g->kc + VF_N) + PANEL_GAP; /* kc, rounded up to whole blocks */
     g->b_panel = MZ_NR * g->kc + PANEL_GAP;
     g->packed_a_size = g->mc / MZ_MR * g->a_panel;
-    int64_t size = g->packed_a_size * n_threads;
+    mz_gemm_space space = {.room = g->packed_a_size, .shared = shared_size(g, columns)};
     if (columns)
-        size += g->b_panel * n_threads;
-    else if (!g->reads_b)
-        size += g->b_panel * ceil_div(g->nc, MZ_NR);
-    if (g->sink == MZ_SINK_PARTIAL)
-        size += a->m * g->nc + MZ_NR;
-    if (sums_columns(a) && !g->reads_b)
-        size += a->n;
-    return size;
+        space.room += g->b_panel;
+    else if (g->owns_b)
+        space.room += g->b_panel * ceil_div(g->nc, MZ_NR);
+    return space;
 }
 
-static void lay_out(mz_gemm *g, int n_threads, bool columns, float *scratch)
-{
-    g->packed_a = scratch;
-    g->packed_b = g->packed_a + g->packed_a_size * n_threads;
-    g->partial = g->packed_b;
-    if (columns)
-        g->partial += g->b_panel * n_threads;
-    else if (!g->reads_b)
-        g->partial += g->b_panel * ceil_div(g->nc, MZ_NR);
-    float *end = g->partial + (g->sink == MZ_SINK_PARTIAL ? g->args->m * g->nc + MZ_NR : 0);
-    g->column_sums = sums_columns(g->args) && !g->reads_b ? end : NULL;
-}
-
-bool MZ_CPU(gemm_run)(mz_gemm *g, mz_threads *threads, float *scratch)
+bool MZ_CPU(gemm_run)(mz_gemm *g, mz_threads *threads, mz_cpu_rooms rooms, float *shared)
 {
     const mz_matmul_args *args = g->args;
-    const int n_threads = mz_threads_count(threads);
-    const bool columns = by_columns(args, n_threads, g->mc);
-    lay_out(g, n_threads, columns, scratch);
+    const bool columns = by_columns(args, mz_threads_count(threads), g->mc);
+    g->rooms = rooms;
+    g->packed_b = shared;
+    g->partial = shared + shared_b_size(g, columns);
+    g->column_sums = has_column_sums(g) ? g->partial + partial_size(g) : NULL;
     for (int64_t i = 0; i < args->batch; i++) {
         g->a = mz_at_const(args->a, args->dtype, i * args->stride_a);
         g->b = mz_at_const(args->b, args->dtype, i * args->stride_b);

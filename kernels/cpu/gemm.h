@@ -44,9 +44,10 @@ struct mz_gemm {
     int64_t steps;            /* of k in all */
     int64_t kc, mc, nc;       /* largest block of each index that is packed at once; kc in steps */
     int64_t a_panel, b_panel; /* distances between packed panels: not a multiple of the cache's way */
-    float *packed_a;          /* per thread, packed_a_size apart */
-    int64_t packed_a_size;
-    float *packed_b;    /* of one block when shared by threads, else of one panel per thread */
+    bool owns_b;              /* each thread packs the whole block of B for itself */
+    int64_t packed_a_size;    /* in a thread's room packed A comes first, then what it packs of B alone */
+    mz_cpu_rooms rooms;
+    float *packed_b;    /* of one block, shared by threads */
     float *partial;     /* [m][nc] */
     float *column_sums; /* [n]: of op(B), for the bias gradient; NULL: not taken while packing */
 
@@ -62,11 +63,17 @@ void MZ_CPU(finish_tile)(const mz_gemm *g, int64_t i, int64_t j, int mr, int64_t
 /* The bias gradient of the epilogues that have one, apart from the product. */
 void MZ_CPU(matmul_bias_grad)(const mz_matmul_args *a, mz_threads *threads);
 
-/* Fills in the blocking of a product over n_threads threads; returns the work space it takes, in floats. */
-int64_t MZ_CPU(gemm_plan)(const mz_matmul_args *a, int n_threads, mz_gemm *g);
+/* Work space of a product, in floats. */
+typedef struct mz_gemm_space {
+    int64_t room;   /* of each thread */
+    int64_t shared; /* of all together */
+} mz_gemm_space;
 
-/* Runs it, for every matrix of the batch. True when the bias gradient came with packing; else the caller owes it.
- */
-bool MZ_CPU(gemm_run)(mz_gemm *g, mz_threads *threads, float *scratch);
+/* Fills in the blocking of a product over n_threads threads; returns the work space it takes. */
+mz_gemm_space MZ_CPU(gemm_plan)(const mz_matmul_args *a, int n_threads, mz_gemm *g);
+
+/* Runs it, for every matrix of the batch, in that much work space. True when the bias gradient came with packing;
+ * else the caller owes it. */
+bool MZ_CPU(gemm_run)(mz_gemm *g, mz_threads *threads, mz_cpu_rooms rooms, float *shared);
 
 #endif

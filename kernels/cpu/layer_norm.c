@@ -73,9 +73,23 @@ mz_status MZ_CPU(layer_norm)(const mz_layer_norm_args *args, mz_stream *stream)
     return status;
 }
 
-/* dx = rstd * (g - mean(g) - hat * mean(g * hat)) with g = dy * weight. */
-MZ_INLINE void input_grad_rows(const mz_layer_norm_grad_args *a, mz_dtype dtype, int64_t first, int n)
+/* ---- gradient ----
+ *
+ * A thread goes over its own rows alone, once for all three gradients. The parameters' are summed over blocks of
+ * rows, so that rounding grows with the block and the number of blocks only, and the blocks' sums are added in
+ * order. */
+enum { ROW_BLOCK = 64, COLUMN_GRAIN = 32 };
+
+typedef struct norm_grad {
+    const mz_layer_norm_grad_args *args;
+    int64_t n_blocks, width; /* of a block's sums: [dweight, dbias][width] */
+    float *sums;             /* [n_blocks][2][width] */
+} norm_grad;
+
+/* dx = rstd * (g - mean(g) - hat * mean(g * hat)) with g = dy * weight; sums += dy * hat and dy. */
+MZ_INLINE void grad_rows(const norm_grad *s, mz_dtype dtype, int64_t first, int n, float *sums)
 {
+    const mz_layer_norm_grad_args *a = s->args;
     const int64_t cols = a->cols, row = first * cols;
     const float *mean = a->mean + first, *rstd = a->rstd + first;
     vf sum_g[ROWS], sum_g_hat[ROWS];
@@ -83,14 +97,19 @@ MZ_INLINE void input_grad_rows(const mz_layer_norm_grad_args *a, mz_dtype dtype,
     for (int r = 0; r < n; r++)
         sum_g[r] = sum_g_hat[r] = vf_set1(0.0f);
     for (int64_t c = 0; c < cols; c += VF_N) {
-        const int64_t left = cols - c; /* g is 0 in lanes beyond the row */
+        const int64_t left = cols - c; /* dy is 0 in lanes beyond the row */
         const vf weight = mz_load_n(a->weight, dtype, c, left);
+        vf dweight = vf_load(sums + c), dbias = vf_load(sums + s->width + c);
         for (int r = 0; r < n; r++) {
-            const vf g = mz_load_n(a->dy, dtype, row + r * cols + c, left) * weight;
+            const vf dy = mz_load_n(a->dy, dtype, row + r * cols + c, left), g = dy * weight;
             const vf hat = (mz_load_n(a->x, dtype, row + r * cols + c, left) - mean[r]) * rstd[r];
             sum_g[r] += g;
             sum_g_hat[r] = vf_fma(g, hat, sum_g_hat[r]);
+            dweight = vf_fma(dy, hat, dweight);
+            dbias += dy;
         }
+        vf_store(sums + c, dweight);
+        vf_store(sums + s->width + c, dbias);
     }
     for (int r = 0; r < n; r++) {
         mean_g[r] = vf_sum(sum_g[r]) / (float)cols;
@@ -111,65 +130,68 @@ MZ_INLINE void input_grad_rows(const mz_layer_norm_grad_args *a, mz_dtype dtype,
     }
 }
 
-MZ_INLINE void input_grad_range(const mz_layer_norm_grad_args *a, mz_dtype dtype, int64_t begin, int64_t end)
+MZ_INLINE void grad_blocks(const norm_grad *s, mz_dtype dtype, int64_t begin, int64_t end)
 {
-    int64_t r = begin;
-    for (; r + ROWS <= end; r += ROWS)
-        input_grad_rows(a, dtype, r, ROWS);
-    for (; r < end; r++)
-        input_grad_rows(a, dtype, r, 1);
-}
-
-static void input_grad_part(void *arg, int64_t begin, int64_t end, int thread)
-{
-    const mz_layer_norm_grad_args *a = arg;
-    (void)thread;
-    MZ_FOR_DTYPE(a->dtype, input_grad_range(a, D, begin, end));
-}
-
-/* Sums over rows are taken in blocks, so that rounding grows with the block and the number of blocks only. */
-enum { ROW_BLOCK = 128, COLUMN_GRAIN = 32 };
-
-MZ_INLINE void parameter_grad_columns(const mz_layer_norm_grad_args *a, mz_dtype dtype, int64_t c, int64_t left)
-{
-    vf dweight = vf_set1(0.0f), dbias = vf_set1(0.0f);
-    for (int64_t begin = 0; begin < a->rows; begin += ROW_BLOCK) {
-        const int64_t end = begin + ROW_BLOCK < a->rows ? begin + ROW_BLOCK : a->rows;
-        vf w = vf_set1(0.0f), b = vf_set1(0.0f);
-        for (int64_t r = begin; r < end; r++) {
-            const vf dy = mz_load_n(a->dy, dtype, r * a->cols + c, left);
-            const vf x = mz_load_n(a->x, dtype, r * a->cols + c, left);
-            w = vf_fma(dy, (x - a->mean[r]) * a->rstd[r], w);
-            b += dy;
-        }
-        dweight += w;
-        dbias += b;
+    for (int64_t block = begin; block < end; block++) {
+        const int64_t stop = (block + 1) * ROW_BLOCK < s->args->rows ? (block + 1) * ROW_BLOCK : s->args->rows;
+        float *sums = s->sums + block * 2 * s->width;
+        int64_t r = block * ROW_BLOCK;
+        memset(sums, 0, (size_t)(2 * s->width) * sizeof *sums);
+        for (; r + ROWS <= stop; r += ROWS)
+            grad_rows(s, dtype, r, ROWS, sums);
+        for (; r < stop; r++)
+            grad_rows(s, dtype, r, 1, sums);
     }
-    if (a->accumulate_dweight)
-        dweight += mz_load_n(a->dweight, a->dtype_grad, c, left);
-    if (a->accumulate_dbias)
-        dbias += mz_load_n(a->dbias, a->dtype_grad, c, left);
-    mz_store_n(a->dweight, a->dtype_grad, c, dweight, left);
-    mz_store_n(a->dbias, a->dtype_grad, c, dbias, left);
+}
+
+static void grad_part(void *arg, int64_t begin, int64_t end, int thread)
+{
+    const norm_grad *s = arg;
+    (void)thread;
+    MZ_FOR_DTYPE(s->args->dtype, grad_blocks(s, D, begin, end));
+}
+
+/* out[c] (+)= the blocks' sums at `from`, which are written over, as matmul.c's add_partials says. */
+static void add_blocks(const norm_grad *s, float *from, int64_t c, int64_t left, void *out, bool accumulate)
+{
+    const mz_dtype dtype = s->args->dtype_grad;
+    vf total = vf_set1(0.0f);
+    for (int64_t block = 0; block < s->n_blocks; block++) {
+        float *sum = from + block * 2 * s->width + c;
+        total += vf_load(sum);
+        vf_store(sum, total);
+    }
+    if (accumulate)
+        total += mz_load_n(out, dtype, c, left);
+    mz_store_n(out, dtype, c, total, left);
 }
 
 static void parameter_grad_part(void *arg, int64_t begin, int64_t end, int thread)
 {
-    const mz_layer_norm_grad_args *a = arg;
+    const norm_grad *s = arg;
     (void)thread;
-    for (int64_t c = begin; c < end; c += VF_N)
-        MZ_FOR_DTYPE(a->dtype, parameter_grad_columns(a, D, c, end - c));
+    for (int64_t c = begin; c < end; c += VF_N) {
+        add_blocks(s, s->sums, c, end - c, s->args->dweight, s->args->accumulate_dweight);
+        add_blocks(s, s->sums + s->width, c, end - c, s->args->dbias, s->args->accumulate_dbias);
+    }
 }
 
-/* The parameters' gradients first: dx may be written over dresidual, but reads of dy and x stay valid. */
 mz_status MZ_CPU(layer_norm_grad)(const mz_layer_norm_grad_args *args, mz_stream *stream)
 {
-    mz_layer_norm_grad_args a = *args;
     mz_status status = mz_check_layer_norm_grad(args);
-    if (status || a.rows == 0)
+    if (status || args->rows == 0)
         return status;
-    mz_threads *threads = mz_threads_if_worth(stream, a.rows * a.cols);
-    mz_threads_for(threads, a.cols, COLUMN_GRAIN, parameter_grad_part, &a);
-    mz_threads_for(threads, a.rows, 1, input_grad_part, &a);
+    norm_grad s = {.args = args,
+                   .n_blocks = (args->rows + ROW_BLOCK - 1) / ROW_BLOCK,
+                   .width = (args->cols + COLUMN_GRAIN - 1) / COLUMN_GRAIN * COLUMN_GRAIN};
+    void *scratch;
+    status = mz_cpu_scratch_take(stream, (size_t)(s.n_blocks * 2 * s.width) * sizeof(float), &scratch);
+    if (status)
+        return status;
+    s.sums = scratch;
+    mz_threads_for(mz_threads_if_worth(stream, args->rows * args->cols), s.n_blocks, 1, grad_part, &s);
+    mz_threads_for(mz_threads_if_worth(stream, s.n_blocks * 2 * s.width), args->cols, COLUMN_GRAIN,
+                   parameter_grad_part, &s);
+    mz_cpu_scratch_give(stream, scratch);
     return MZ_OK;
 }

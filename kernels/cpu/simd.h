@@ -8,7 +8,9 @@
  *     vf_reciprocal (1 / a within one unit in the last place, for a and 1 / a normal numbers)
  *     vf_sqrt vf_round (to nearest even) vf_to_vi vi_to_vf  vf_lt vf_le vu_lt ->
  * vm vf_select(m, a, b) = m ? a : b   vm_first(n): lanes below n   vm_count   vf_ldexp(x, n) vf_from_f16
- * vf_from_bf16 vf_to_f16 vf_to_bf16 and the _n forms, on VF_N uint16_t in memory vf_zip_low vf_zip_high: interleave
+ * vf_from_bf16 vf_to_f16 vf_to_bf16 and the _n forms, on VF_N uint16_t in memory; vf_stream vf_stream_f16
+ * vf_stream_bf16: stores past the caches, which keep no copy; p is aligned to what is stored, and other threads
+ * may read after vf_stream_end; vf_zip_low vf_zip_high: interleave
  * the lower (upper) halves of two vectors vu_mul_wide: both halves of the 64-bit products */
 #ifndef MZ_KERNELS_CPU_SIMD_H
 #define MZ_KERNELS_CPU_SIMD_H

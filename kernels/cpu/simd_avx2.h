@@ -201,4 +201,24 @@ MZ_INLINE void vf_to_bf16_n(uint16_t *p, vf v, int64_t n)
     mz_store_16_n(p, mz_pack_bf16(v), n);
 }
 
+MZ_INLINE void vf_stream(float *p, vf v)
+{
+    _mm256_stream_ps(p, (__m256)v);
+}
+
+MZ_INLINE void vf_stream_f16(uint16_t *p, vf v)
+{
+    _mm_stream_si128((__m128i *)p, mz_pack_f16(v));
+}
+
+MZ_INLINE void vf_stream_bf16(uint16_t *p, vf v)
+{
+    _mm_stream_si128((__m128i *)p, mz_pack_bf16(v));
+}
+
+MZ_INLINE void vf_stream_end(void)
+{
+    _mm_sfence();
+}
+
 #endif

@@ -187,4 +187,24 @@ MZ_INLINE void vf_to_bf16_n(uint16_t *p, vf v, int64_t n)
     _mm256_mask_storeu_epi16(p, vm_first(n), mz_pack_bf16(v));
 }
 
+MZ_INLINE void vf_stream(float *p, vf v)
+{
+    _mm512_stream_ps(p, (__m512)v);
+}
+
+MZ_INLINE void vf_stream_f16(uint16_t *p, vf v)
+{
+    _mm256_stream_si256((__m256i *)p, mz_pack_f16(v));
+}
+
+MZ_INLINE void vf_stream_bf16(uint16_t *p, vf v)
+{
+    _mm256_stream_si256((__m256i *)p, mz_pack_bf16(v));
+}
+
+MZ_INLINE void vf_stream_end(void)
+{
+    _mm_sfence();
+}
+
 #endif

@@ -180,4 +180,23 @@ MZ_INLINE void vf_to_bf16(uint16_t *p, vf v)
     vf_to_bf16_n(p, v, VF_N);
 }
 
+MZ_INLINE void vf_stream(float *p, vf v)
+{
+    vf_store(p, v);
+}
+
+MZ_INLINE void vf_stream_f16(uint16_t *p, vf v)
+{
+    vf_to_f16(p, v);
+}
+
+MZ_INLINE void vf_stream_bf16(uint16_t *p, vf v)
+{
+    vf_to_bf16(p, v);
+}
+
+MZ_INLINE void vf_stream_end(void)
+{
+}
+
 #endif

@@ -79,6 +79,17 @@ MZ_INLINE void mz_store_n(void *p, mz_dtype dtype, int64_t i, vf v, int64_t n)
         vf_to_bf16_n((uint16_t *)p + i, v, n);
 }
 
+/* Past the caches; as vf_stream in simd.h. */
+MZ_INLINE void mz_stream_store(void *p, mz_dtype dtype, int64_t i, vf v)
+{
+    if (dtype == MZ_F32)
+        vf_stream((float *)p + i, v);
+    else if (dtype == MZ_F16)
+        vf_stream_f16((uint16_t *)p + i, v);
+    else
+        vf_stream_bf16((uint16_t *)p + i, v);
+}
+
 /* Loads a square whose row r is VF_N consecutive elements from x[r * ld]; rows and columns beyond n_rows and
  * n_cols are 0. Transposes it. */
 MZ_INLINE void mz_load_transposed(const void *x, mz_dtype dtype, int64_t at, int64_t ld, int64_t n_rows,

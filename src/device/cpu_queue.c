@@ -48,6 +48,7 @@ struct mz_stream {
     failure failure; /* the first since the last sync; later work is skipped */
     void *scratch;   /* work space of kernels, compute streams only */
     size_t scratch_bytes;
+    mz_cpu_rooms rooms;
 };
 
 /* Recordings are numbered; recording n is complete when n_reached >= n. They complete in order because a
@@ -174,6 +175,7 @@ void mz_cpu_stream_destroy(mz_stream *stream)
     }
     free_tasks(stream->spare);
     mz_free(stream->scratch);
+    mz_free(stream->rooms.first);
     pthread_cond_destroy(&stream->idle);
     pthread_cond_destroy(&stream->work);
     pthread_mutex_destroy(&stream->lock);
@@ -220,6 +222,34 @@ void mz_cpu_scratch_give(mz_stream *stream, void *memory)
 {
     if (!stream || stream->has_worker)
         mz_free(memory);
+}
+
+/* Whole pages, and an odd number of cache lines more: the same place of several rooms falls on different sets. */
+static size_t room_distance(size_t bytes)
+{
+    return (bytes + 4095) / 4096 * 4096 + 64;
+}
+
+mz_status mz_cpu_rooms_take(mz_stream *stream, size_t bytes, mz_cpu_rooms *rooms)
+{
+    if (!stream || stream->has_worker) {
+        *rooms = (mz_cpu_rooms){.first = mz_alloc_aligned(bytes), .distance = bytes};
+        return rooms->first ? MZ_OK : MZ_ERR_MEMORY;
+    }
+    if (stream->rooms.distance < bytes) {
+        const size_t distance = room_distance(bytes);
+        mz_free(stream->rooms.first);
+        stream->rooms.first = mz_alloc_aligned(distance * (size_t)mz_threads_count(mz_cpu_stream_threads(stream)));
+        stream->rooms.distance = stream->rooms.first ? distance : 0;
+    }
+    *rooms = stream->rooms;
+    return rooms->first ? MZ_OK : MZ_ERR_MEMORY;
+}
+
+void mz_cpu_rooms_give(mz_stream *stream, mz_cpu_rooms *rooms)
+{
+    if (!stream || stream->has_worker)
+        mz_free(rooms->first);
 }
 
 /* ---- events ---- */
