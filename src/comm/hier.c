@@ -55,7 +55,7 @@ mz_status mz_hier_open_wire(mz_hier *hier, MPI_Comm group, const char *wire, boo
 {
     const mz_layout *layout = hier->layout;
     const mz_members members = {layout->world_ranks, layout->rank, layout->size};
-    int max_requests = 2 * MZ_LEG_WINDOW;
+    int max_requests = 2 * MZ_LEG_WINDOW * (layout->uneven ? layout->uneven->most : 1);
 #ifdef HAVE_UCX
     if (strcmp(wire, "ucx") == 0) {
         int *rail = mz_alloc((size_t)layout->n_nodes * sizeof *rail);
@@ -76,12 +76,16 @@ mz_status mz_hier_open_wire(mz_hier *hier, MPI_Comm group, const char *wire, boo
 static mz_status open_node(mz_hier *hier, MPI_Comm group, size_t chunk_bytes, bool spin)
 {
     const mz_layout *layout = hier->layout;
+    const mz_uneven *u = layout->uneven;
+    const mz_members members = {u ? u->node_ranks : layout->node_ranks, u ? u->local : layout->local,
+                                u ? u->count[u->node] : layout->per_node};
     MPI_Comm ranks = MPI_COMM_NULL;
-    mz_status status = mz_mpi_check(MPI_Comm_split(group, layout->node, layout->local, &ranks), "MPI_Comm_split");
+    mz_status status =
+        mz_mpi_check(MPI_Comm_split(group, u ? u->node : layout->node, members.rank, &ranks), "MPI_Comm_split");
     if (status)
         return status;
-    const mz_members members = {layout->node_ranks, layout->local, layout->per_node};
-    status = mz_shm_create(ranks, &members, chunk_bytes, spin, &hier->node);
+    if (members.size > 1)
+        status = mz_shm_create(ranks, &members, chunk_bytes, spin, &hier->node);
     MPI_Comm_free(&ranks);
     return status;
 }
@@ -99,7 +103,7 @@ mz_status mz_hier_create(MPI_Comm group, const mz_layout *layout, const char *wi
             status = take_buffers(hier, chunk_bytes);
         status = mz_mpi_agree(group, status, "setting up collectives");
     }
-    if (!status && layout->per_node > 1)
+    if (!status && (layout->per_node > 1 || layout->uneven))
         status = open_node(hier, group, chunk_bytes, spin);
     if (status) {
         mz_hier_destroy(hier);

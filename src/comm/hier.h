@@ -5,6 +5,8 @@
  * sums travel in the collective's own type and are added in fp32 in the order of nodes. So S * (M - 1) / M bytes
  * enter a node for S bytes of result or input, which is the least possible, and all rails carry equal parts.
  *
+ * Where nodes have unequally many ranks, uneven.h says how.
+ *
  * All functions block until the data is there, run on one thread, and are called in the same order on all ranks. */
 #ifndef MZ_COMM_HIER_H
 #define MZ_COMM_HIER_H

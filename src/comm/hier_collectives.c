@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "comm/sum.h"
+#include "comm/uneven.h"
 #include "comm/voyage.h"
 
 static mz_status gather_depart(const mz_voyage *v, mz_flight *f)
@@ -47,6 +48,8 @@ mz_status mz_hier_all_gather(mz_hier *hier, const mz_op_info *op, const mz_segme
         return hier->node->ops->all_gather(hier->node, op, segments, n, dtype, NULL);
     if (!mz_segments_count(segments, n))
         return mz_hier_barrier(hier, op); /* without elements all still meet */
+    if (hier->layout->uneven)
+        return mz_uneven_all_gather(hier, op, segments, n, dtype);
     const mz_voyage v = {.hier = hier,
                          .op = op,
                          .element = mz_dtype_size(dtype),
@@ -105,6 +108,8 @@ mz_status mz_hier_reduce_scatter(mz_hier *hier, const mz_op_info *op, const mz_s
                                                NULL);
     if (!mz_segments_count(segments, n))
         return mz_hier_barrier(hier, op); /* without elements all still meet */
+    if (hier->layout->uneven)
+        return mz_uneven_reduce_scatter(hier, op, segments, n, dtype, recv_dtype, scale, accumulate);
     const mz_voyage v = {.hier = hier,
                          .op = op,
                          .element = mz_dtype_size(dtype),
@@ -171,6 +176,8 @@ mz_status mz_hier_broadcast(mz_hier *hier, const mz_op_info *op, const mz_segmen
         return hier->node->ops->broadcast(hier->node, op, segments, n, dtype, root, NULL);
     if (!mz_segments_count(segments, n))
         return mz_hier_barrier(hier, op); /* without elements all still meet */
+    if (hier->layout->uneven)
+        return mz_uneven_broadcast(hier, op, segments, n, dtype, root);
     const mz_voyage v = {.hier = hier,
                          .op = op,
                          .element = mz_dtype_size(dtype),

@@ -33,6 +33,68 @@ static bool find_even(mz_layout *layout, const int *node_of)
     return true;
 }
 
+static void free_uneven(mz_uneven *u)
+{
+    if (!u)
+        return;
+    mz_free(u->first);
+    mz_free(u->step);
+    mz_free(u->count);
+    mz_free(u->node_ranks);
+    mz_free(u);
+}
+
+/* Adds comm rank r to its node, which is the one that begins at a rank of the same node, or a new one; false where
+ * that leaves the node's ranks unevenly spaced. */
+static bool add_rank(mz_uneven *u, const int *node_of, int r)
+{
+    int m = 0;
+    while (m < u->n_nodes && node_of[u->first[m]] != node_of[r])
+        m++;
+    if (m == u->n_nodes) {
+        u->first[u->n_nodes++] = r;
+        u->step[m] = 1;
+    } else if (u->count[m] == 1) {
+        u->step[m] = r - u->first[m];
+    } else if (r != u->first[m] + u->count[m] * u->step[m]) {
+        return false;
+    }
+    u->count[m]++;
+    u->most = u->count[m] > u->most ? u->count[m] : u->most;
+    return true;
+}
+
+/* Leaves layout->uneven NULL where the nodes are no use: all ranks on one of their own, or oddly spaced. */
+static mz_status find_uneven(mz_layout *layout, const int *node_of, const int *members)
+{
+    size_t size = (size_t)layout->size;
+    mz_uneven *u = mz_calloc(1, sizeof *u);
+    if (!u)
+        return MZ_ERR_MEMORY;
+    u->first = mz_calloc(size, sizeof *u->first);
+    u->step = mz_calloc(size, sizeof *u->step);
+    u->count = mz_calloc(size, sizeof *u->count);
+    u->node_ranks = mz_calloc(size, sizeof *u->node_ranks);
+    if (!u->first || !u->step || !u->count || !u->node_ranks) {
+        free_uneven(u);
+        return MZ_ERR_MEMORY;
+    }
+    bool fits = true;
+    for (int r = 0; r < layout->size && fits; r++)
+        fits = add_rank(u, node_of, r);
+    if (!fits || u->most == 1 || u->most > MZ_UNEVEN_RANKS) {
+        free_uneven(u);
+        return MZ_OK;
+    }
+    while (node_of[u->first[u->node]] != node_of[layout->rank])
+        u->node++;
+    u->local = (layout->rank - u->first[u->node]) / u->step[u->node];
+    for (int l = 0; l < u->count[u->node]; l++)
+        u->node_ranks[l] = members[u->first[u->node] + l * u->step[u->node]];
+    layout->uneven = u;
+    return MZ_OK;
+}
+
 static void make_flat(mz_layout *layout)
 {
     layout->n_nodes = layout->size;
@@ -59,8 +121,11 @@ mz_status mz_layout_find(const mz_world *world, const int *members, int size, mz
         if (members[r] == world->rank)
             layout->rank = r;
     }
-    if (!find_even(layout, node_of))
+    mz_status status = MZ_OK;
+    if (!find_even(layout, node_of)) {
+        status = find_uneven(layout, node_of, members);
         make_flat(layout);
+    }
     for (int m = 0; m < layout->n_nodes; m++)
         for (int l = 0; l < layout->per_node; l++)
             if (mz_layout_rank(layout, m, l) == layout->rank) {
@@ -70,7 +135,7 @@ mz_status mz_layout_find(const mz_world *world, const int *members, int size, mz
     for (int l = 0; l < layout->per_node; l++)
         layout->node_ranks[l] = members[mz_layout_rank(layout, layout->node, l)];
     mz_free(node_of);
-    return MZ_OK;
+    return status;
 }
 
 void mz_layout_free(mz_layout *layout)
@@ -78,5 +143,6 @@ void mz_layout_free(mz_layout *layout)
     mz_free(layout->world_ranks);
     mz_free(layout->first);
     mz_free(layout->node_ranks);
+    free_uneven(layout->uneven);
     *layout = (mz_layout){0};
 }

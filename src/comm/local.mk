@@ -5,7 +5,7 @@ libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.
 	src/comm/shm_sync.c src/comm/shm_direct.h src/comm/shm_direct.c src/comm/shm.c src/comm/mpi_wire.c \
 	src/comm/wire_card.h src/comm/wire_card.c \
 	src/comm/layout.h src/comm/layout.c src/comm/hier.h src/comm/hier.c src/comm/hier_collectives.c \
-	src/comm/voyage.h src/comm/voyage.c src/comm/all_reduce.h src/comm/all_reduce.c src/comm/issue.h \
+	src/comm/voyage.h src/comm/voyage.c src/comm/uneven.h src/comm/uneven.c src/comm/all_reduce.h src/comm/all_reduce.c src/comm/issue.h \
 	src/comm/issue.c src/comm/watch.h src/comm/watch.c src/comm/gpu.h src/comm/gpu.c src/comm/nccl.h \
 	src/comm/relay.h src/comm/relay_impl.h src/comm/relay.c src/comm/relay_collectives.c \
 	src/comm/nccl_plain.h \

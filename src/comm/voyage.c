@@ -57,12 +57,17 @@ static mz_status load_pieces(const mz_voyage *v, progress *p)
     return status;
 }
 
+static int n_nodes_of(const mz_voyage *v)
+{
+    return v->uneven ? v->uneven->n_nodes : v->hier->layout->n_nodes;
+}
+
 /* The piece whose legs are to be started: the present one, or the next. NULL: there is none, or no room for it yet.
  */
 static mz_flight *piece_at_hand(const mz_voyage *v, progress *p, mz_status *status)
 {
     mz_hier *hier = v->hier;
-    if (p->next_leg < hier->layout->n_nodes)
+    if (p->next_leg < n_nodes_of(v))
         return &hier->flights[(p->departed - 1) % MZ_VOYAGE_WINDOW];
     *status = load_pieces(v, p);
     if (*status || p->departed == p->loaded)
@@ -78,7 +83,7 @@ static mz_flight *piece_at_hand(const mz_voyage *v, progress *p, mz_status *stat
 static bool start_leg(const mz_voyage *v, progress *p, mz_status *status)
 {
     mz_hier *hier = v->hier;
-    int n_nodes = hier->layout->n_nodes, node = hier->layout->node;
+    int n_nodes = n_nodes_of(v), node = v->uneven ? v->uneven->node : hier->layout->node;
     if (*status || p->started - p->landed == MZ_LEG_WINDOW)
         return false;
     mz_flight *flight = piece_at_hand(v, p, status);
@@ -93,7 +98,7 @@ static bool start_leg(const mz_voyage *v, progress *p, mz_status *status)
 mz_status mz_voyage_run(const mz_voyage *v, const mz_segment *segments, int n)
 {
     mz_hier *hier = v->hier;
-    progress p = {.cursor = {segments, n, 0, 0}, .next_leg = hier->layout->n_nodes, .more = true};
+    progress p = {.cursor = {segments, n, 0, 0}, .next_leg = n_nodes_of(v), .more = true};
     mz_status status = MZ_OK;
     for (;;) {
         while (start_leg(v, &p, &status))
@@ -103,7 +108,7 @@ mz_status mz_voyage_run(const mz_voyage *v, const mz_segment *segments, int n)
         mz_leg *oldest = &hier->legs[p.landed++ % MZ_LEG_WINDOW];
         mz_status landed = mz_leg_land(hier, v->op, oldest); /* after a failure too: it frees the requests */
         status = status ? status : landed;
-        if (oldest->k == hier->layout->n_nodes - 1) {
+        if (oldest->k == n_nodes_of(v) - 1) {
             p.arrived++;
             if (!status)
                 status = v->arrive(v, oldest->flight);

@@ -20,11 +20,11 @@ typedef struct mz_flight {
     char *inbox;   /* [n_nodes][piece_bytes]: other nodes' sums for this rank */
 } mz_flight;
 
-/* A leg on the wire: a message in each direction, or one, or none. */
+/* A leg on the wire: a message in each direction, or one, or none; with uneven nodes one for each rank there. */
 typedef struct mz_leg {
     mz_flight *flight;
     int k;
-    mz_wire_request *requests[2];
+    mz_wire_request *requests[2 * MZ_UNEVEN_RANKS];
     int n_requests;
 } mz_leg;
 
@@ -44,6 +44,7 @@ struct mz_hier {
  * exchange it leg by leg, and finish it once all has landed. */
 typedef struct mz_voyage {
     mz_hier *hier;
+    const mz_uneven *uneven; /* the legs go by these nodes, and messages to any rank; NULL: by rails */
     const mz_op_info *op;
     size_t element;
     mz_dtype dtype, recv_dtype;
@@ -65,7 +66,8 @@ mz_status mz_hier_open_wire(mz_hier *hier, MPI_Comm group, const char *wire, boo
 
 /* The rank on node m of this rank's rail. */
 int mz_rail_rank(const mz_hier *hier, int m);
-/* Starts a message of the leg to or from the rail's rank on node m; waits for all of them. */
+/* Starts a message of the leg to or from the rail's rank on node m (with uneven nodes: comm rank m); waits for all
+ * of them. */
 mz_status mz_leg_recv(mz_hier *hier, const mz_op_info *op, mz_leg *leg, int m, void *data, size_t bytes);
 mz_status mz_leg_send(mz_hier *hier, const mz_op_info *op, mz_leg *leg, int m, const void *data, size_t bytes);
 mz_status mz_leg_land(mz_hier *hier, const mz_op_info *op, mz_leg *leg);

@@ -44,6 +44,8 @@ run "4 nodes x 2" -n 8 "$traffic" $mib 3 119.5 $limit ${TIMED:-ours}
 echo "$output"
 run "4 nodes x 1" -n 4 --map-by ppr:1:node "$traffic" $mib 3 119.5 $limit ours
 echo "$output"
+run "3 + 1 ranks" -n 4 --host n1:3,n2:1 "$traffic" $mib 3 119.5 0 ours
+echo "$output"
 run "topo" -n 8 "$builddir/mpizero" topo
 told "topo" '^8 ranks on 4 nodes, wire between nodes: (ucx|mpi)$'
 told "topo" '^node 3: n4, .* ranks 6 7'
@@ -57,6 +59,32 @@ run "bench collectives" -n 8 "$builddir/mpizero" bench collectives --min 256K --
 awk -F'[:,]' '/"bytes_into_node"/ { counted = $2 } /"interface_bytes_into_node"/ && !/peer/ {
     if ($2 < counted || $2 > 1.03 * counted + 20000) { print "bytes into a node: counted " counted ", at the interface " $2; bad = 1 }
     } END { exit bad }' <<<"$output" || wrong=1
+
+## Bytes of whole steps at the interfaces: what estimate says, which is two gathers and a reduction of all parameters, the
+## tied embedding once more, and what rounding a segment up to 64 numbers for each rank adds
+echo '{"model_type": "gpt2", "vocab_size": 260, "n_positions": 32, "n_embd": 256, "n_layer": 6, "n_head": 4}' \
+    >"$CLUSTER/steps.json"
+echo '{"zero_optimization": {"stage": 3, "stage3_max_live_parameters": 2000000, "stage3_max_reuse_distance": 100000,
+    "stage3_prefetch_bucket_size": 900000, "stage3_param_persistence_threshold": 1000}}' >"$CLUSTER/steps-zero3.json"
+steps_config=(--model "$CLUSTER/steps.json" --deepspeed "$CLUSTER/steps-zero3.json" --block-size 32
+    --mixed-precision no --per-device-train-batch-size 1)
+
+bytes_of_run() { # STEPS: bytes into node n2
+    local before
+    before=$("$cluster" received n2)
+    run "$1 steps" -n 8 "$builddir/mpizero" bench train "${steps_config[@]}" --cpu-threads 1 --steps "$1" --warmup 0
+    received=$(($("$cluster" received n2) - before))
+}
+bytes_of_run 1
+received_by_one=$received
+bytes_of_run 6
+awk -v all=$((received - received_by_one)) '/"parameters"/ { gsub(/[^0-9]/, "", $2); n = $2 }
+    /"bytes_into_node_per_step"/ { predicted = $2 + 0 }
+    END { step = all / 5; least = 3 * n * 4 * 3 / 4
+        printf "a ZeRO-3 step, 4 nodes x 2: %.2f MB into a node, estimate %.2f, 3 x parameters %.2f\n", step / 1e6, predicted / 1e6, least / 1e6
+        exit !(step < 1.03 * predicted && step > predicted && step < 1.03 * least) }' \
+    <("$builddir/mpizero" estimate "${steps_config[@]}" --nodes 4 --ranks-per-node 2 --json) ||
+    fail "a step's bytes: more than 3 % from what must be"
 
 ## Losses
 cat >"$CLUSTER/config.json" <<'JSON'
