@@ -62,7 +62,7 @@ TESTS += tests/comm/watch.np3 tests/comm/world.np4 tests/comm/agree.np4 tests/co
 	tests/comm/relay_failures.sh
 
 # Several nodes on one machine
-EXTRA_DIST += tests/cluster/cluster tests/cluster/cluster.sh
+EXTRA_DIST += tests/cluster/cluster tests/cluster/cluster.sh tests/cluster/predict.sh
 TESTS += tests/cluster/cluster.sh
 check_PROGRAMS += tests/cluster/traffic
 tests_cluster_traffic_SOURCES = tests/cluster/traffic.c
