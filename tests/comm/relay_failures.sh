@@ -1,7 +1,8 @@
 #!/bin/bash
 # What goes wrong in a collective between GPUs of two nodes, with CPU streams in their place: every rank is told who was
-# late, gone or elsewhere, on the culprit's node and on the other one.
+# late, gone or elsewhere, on the culprit's node and on the other one. With PROBE=tests/comm/gpu_probe on GPUs.
 builddir=${builddir:-.}
+probe=${PROBE:-$builddir/tests/comm/relay_probe}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 wrong=0
@@ -14,7 +15,7 @@ fi
 probe() {
     local begin=$SECONDS rank
     # shellcheck disable=SC2086 # the flags are words
-    timeout 60 "${MPIRUN:-mpirun}" $MPIRUN_FLAGS --enable-recovery -n 4 "$builddir/tests/comm/relay_probe" "$1" 2 \
+    timeout 60 "${MPIRUN:-mpirun}" $MPIRUN_FLAGS --enable-recovery -n 4 "$probe" "$1" 2 \
         >"$log" 2>&1
     for rank in 0 2 3; do
         grep -q "^rank $rank after .*$2" "$log" ||
