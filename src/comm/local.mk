@@ -27,7 +27,7 @@ check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_pr
 	tests/comm/failures.np4 tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6 tests/comm/relay.np2 tests/comm/relay.np3 tests/comm/relay.np4 \
-	tests/comm/relay_probe tests/comm/nodes tests/comm/relay_nodes.np4
+	tests/comm/relay_probe tests/comm/nodes tests/comm/relay_nodes.np4 tests/comm/relay_setup.np3
 noinst_PROGRAMS += tests/comm/bench_collectives
 tests_comm_bench_collectives_SOURCES = tests/comm/bench_collectives.c
 tests_comm_world_np4_SOURCES = tests/comm/world.c
@@ -49,6 +49,8 @@ gpu_double = tests/comm/gpu_double.h tests/comm/gpu_double.c
 tests_comm_nodes_SOURCES = tests/comm/nodes.c
 tests_comm_relay_nodes_np4_SOURCES = tests/comm/nodes.c $(gpu_double)
 tests_comm_relay_nodes_np4_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
+tests_comm_relay_setup_np3_SOURCES = tests/comm/setup.c $(gpu_double)
+tests_comm_relay_setup_np3_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 tests_comm_relay_probe_SOURCES = tests/comm/gpu_probe.c $(gpu_double)
 tests_comm_relay_probe_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 tests_comm_relay_np2_SOURCES = tests/comm/collectives.c $(gpu_double)
@@ -62,7 +64,7 @@ TESTS += tests/comm/watch.np3 tests/comm/world.np4 tests/comm/agree.np4 tests/co
 	tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6 tests/comm/relay.np2 tests/comm/relay.np3 tests/comm/relay.np4 \
-	tests/comm/relay_failures.sh tests/comm/relay_nodes.np4
+	tests/comm/relay_failures.sh tests/comm/relay_nodes.np4 tests/comm/relay_setup.np3
 
 # Several nodes on one machine
 EXTRA_DIST += tests/cluster/cluster tests/cluster/cluster.sh tests/cluster/predict.sh

@@ -1,5 +1,5 @@
 /* Set-up that fails on one rank fails on all and hangs nowhere: each allocation in turn, and no room in /dev/shm.
- */
+ * Built with GPU_DOUBLE, comms between GPUs, whose many events are allocations too: a part of these. */
 #include <dirent.h>
 #include <unistd.h>
 
@@ -7,6 +7,12 @@
 #include "comm/comm.h"
 #include "comm/shm_segment.h"
 #include "core/memory.h"
+#ifdef GPU_DOUBLE
+#include "gpu_double.h"
+enum { COMM_STEP = 43, COMM_MOST = 1000 };
+#else
+enum { COMM_STEP = 1, COMM_MOST = 200 };
+#endif
 
 typedef mz_status (*create_function)(mz_world *world, mz_device *device, int ranks_per_node);
 
@@ -32,11 +38,12 @@ static mz_status create_world(mz_world *world, mz_device *device, int ranks_per_
     return status;
 }
 
-/* Fails the n-th allocation on one rank until nothing fails any more. */
-static void sweep(create_function create, mz_world *world, mz_device *device, int ranks_per_node, long first)
+/* Fails the n-th allocation on one rank, every `step` of them, until nothing fails any more. */
+static void sweep(create_function create, mz_world *world, mz_device *device, int ranks_per_node, long first,
+                  long step, long most)
 {
     int failed = 1;
-    for (long n = first; failed && n < 200; n++) {
+    for (long n = first; failed && n < most; n += step) {
         int culprit = (int)(n % world->size);
         if (world->rank == culprit)
             mz_memory_fail_at(n);
@@ -84,12 +91,18 @@ int main(void)
     mz_device *device = NULL;
     MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
     REQUIRE(mz_device_open("cpu", 0, 1, &device));
+#ifdef GPU_DOUBLE
+    int rank = 0;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    gpu_double_become(device, rank);
+#endif
     for (int cut = 1; cut <= 3; cut++) {
         mz_world *world = NULL;
         const mz_world_options options = {.ranks_per_node = cut};
         REQUIRE(mz_world_create(&options, &world));
-        sweep(create_world, world, device, cut, 2); /* the first comes before anything that others could notice */
-        sweep(create_comm, world, device, cut, 1);
+        sweep(create_world, world, device, cut, 2, 1,
+              200); /* the first comes before anything that others could notice */
+        sweep(create_comm, world, device, cut, 1, COMM_STEP, COMM_MOST);
         mz_world_destroy(world);
     }
     check_no_room();
