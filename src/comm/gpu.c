@@ -1,6 +1,7 @@
 #include "comm/gpu.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "comm/mpi_check.h"
@@ -72,6 +73,12 @@ mz_status mz_gpu_check(const mz_comm *comm, bool *gpus)
                          "MPI_Allgather");
     if (!status)
         status = compare_devices(comm, cards);
+    if (!status && *gpus && comm->layout.n_nodes > 1 && !getenv("MPIZERO_GPU_NODES"))
+        status = mz_fail(MZ_ERR_UNSUPPORTED,
+                         "%d ranks on GPUs of %d nodes: collectives between GPUs of several nodes have not passed "
+                         "their tests on GPUs yet; start the job on one node, give --device cpu, or set "
+                         "MPIZERO_GPU_NODES=1 to try them",
+                         comm->layout.size, comm->layout.n_nodes);
     mz_free(cards);
     return status;
 }

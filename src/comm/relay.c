@@ -1,5 +1,6 @@
 #include "comm/relay.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -10,6 +11,7 @@
 #include "comm/wire_card.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/log.h"
 #include "core/memory.h"
 
 enum {
@@ -42,7 +44,12 @@ void mz_relay_abort(mz_relay *relay, mz_status status, const char *message)
             __atomic_store_n(&relay->words[(k - 1) % MZ_WATCH_FLIGHTS], (uint32_t)k, __ATOMIC_RELEASE);
     }
     pthread_cond_broadcast(&relay->changed);
+    uint64_t number = relay->n_done;
+    bool under_way = number < relay->n_issued;
     pthread_mutex_unlock(&relay->lock);
+    if (is_first && under_way && status == MZ_ERR_TIMEOUT)
+        mz_log(MZ_LOG_WARN, "collective #%" PRIu64 " between nodes: this rank %s", number,
+               __atomic_load_n(&relay->stage, __ATOMIC_RELAXED));
     if (!is_first || !relay->hier.wire)
         return;
     mz_status theirs = mz_wire_note_words(layout->world_ranks[layout->rank], status, message, note.message);
@@ -76,6 +83,7 @@ static mz_status run_record(mz_relay *relay, uint64_t number)
 {
     const mz_device_ops *ops = relay->options.device->ops;
     mz_relay_record *record = &relay->records[number % MZ_WATCH_FLIGHTS];
+    mz_relay_note(relay, "waits for its stream to reach it");
     mz_status status = mz_relay_await(relay, record->begin);
     record->op.seconds = relay->options.timeout_seconds;
     record->op.deadline = mz_clock_seconds() + relay->options.timeout_seconds;
@@ -83,6 +91,7 @@ static mz_status run_record(mz_relay *relay, uint64_t number)
         status = ops->wait(relay->inner, record->begin);
     if (!status)
         status = mz_relay_carry(relay, record);
+    mz_relay_note(relay, "has launched all of it");
     if (!status)
         status = ops->post(relay->inner, &relay->words[number % MZ_WATCH_FLIGHTS], (uint32_t)(number + 1));
     return status;
@@ -251,6 +260,8 @@ mz_status mz_relay_create(const mz_relay_options *options, mz_relay **out)
         status = open_streams(relay);
         if (!status)
             status = take_memory(relay);
+        if (!status) /* can it be done at all? */
+            status = options->device->ops->await(relay->inner, relay->words, 0);
     }
     status = mz_mpi_agree(options->group, status, "setting up collectives between nodes");
     if (!status)

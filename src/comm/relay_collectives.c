@@ -40,8 +40,14 @@ static mz_status follow(const mz_device_ops *ops, mz_stream *behind, mz_stream *
 
 static mz_status depart(const mz_voyage *v, mz_flight *f)
 {
-    mz_status status = mz_relay_await(relay_of(v), slot_of(v, f)->stored);
-    return status ? status : mz_relay_await(relay_of(v), slot_of(v, f)->loaded);
+    mz_relay *relay = relay_of(v);
+    mz_relay_note(relay, "waits until the piece before is in GPU memory");
+    mz_status status = mz_relay_await(relay, slot_of(v, f)->stored);
+    mz_relay_note(relay, "waits until a piece is out of GPU memory");
+    if (!status)
+        status = mz_relay_await(relay, slot_of(v, f)->loaded);
+    mz_relay_note(relay, "waits for the wire");
+    return status;
 }
 
 /* Node m's block of what came or is to leave, in pinned memory or on the GPU. */
@@ -77,6 +83,7 @@ static mz_status gather_load(const mz_voyage *v, mz_flight *f)
     const mz_device_ops *ops = ops_of(v);
     char *own = mz_piece_recv(&f->piece, v->hier->layout->rank, v->element);
     const char *given = mz_piece_send(&f->piece, 0, v->element);
+    mz_relay_note(relay, "launches what makes a piece ready");
     mz_status status = MZ_OK;
     if (own != given)
         status = ops->copy(relay->inner, own, given, bytes_of(v, f));
@@ -90,6 +97,7 @@ static mz_status gather_arrive(const mz_voyage *v, mz_flight *f)
     mz_relay *relay = relay_of(v);
     mz_hier *hier = v->hier;
     const mz_layout *layout = hier->layout;
+    mz_relay_note(relay, "launches what is to be done with a piece that came");
     mz_status status = MZ_OK;
     for (int m = 0; m < layout->n_nodes && !status; m++) {
         char *to = mz_piece_recv(&f->piece, mz_rail_rank(hier, m), v->element);
@@ -114,6 +122,7 @@ static mz_status swap_load(const mz_voyage *v, mz_flight *f)
 {
     mz_relay *relay = relay_of(v);
     const mz_layout *layout = v->hier->layout;
+    mz_relay_note(relay, "launches what makes a piece ready");
     mz_status status = MZ_OK;
     for (int m = 0; m < layout->n_nodes && !status; m++) {
         const char *given = mz_piece_send(&f->piece, mz_rail_rank(v->hier, m), v->element);
@@ -133,6 +142,7 @@ static mz_status scatter_load(const mz_voyage *v, mz_flight *f)
     mz_hier *hier = v->hier;
     const mz_layout *layout = hier->layout;
     mz_relay_slot *slot = slot_of(v, f);
+    mz_relay_note(relay, "launches what makes a piece ready");
     mz_status status = MZ_OK;
     for (int m = 0; m < layout->n_nodes; m++)
         hier->node_segments[m] = (mz_segment){.send = mz_piece_send(&f->piece, layout->first[m], v->element),
@@ -162,6 +172,7 @@ static mz_status reduce_load(const mz_voyage *v, mz_flight *f)
     mz_relay_slot *slot = slot_of(v, f);
     const mz_segment segment = {
         .send = mz_piece_send(&f->piece, 0, v->element), .recv = slot->partial, .count = f->piece.count};
+    mz_relay_note(relay, "launches what makes a piece ready");
     mz_status status = MZ_OK;
     slot->own = hier->node ? segment.recv : segment.send;
     if (hier->node)
@@ -211,6 +222,7 @@ static mz_status sums_arrive(const mz_voyage *v, mz_flight *f)
     mz_relay *relay = relay_of(v);
     const mz_layout *layout = v->hier->layout;
     mz_relay_slot *slot = slot_of(v, f);
+    mz_relay_note(relay, "launches what is to be done with a piece that came");
     mz_status status = ops_of(v)->wait(relay->in, slot->finished); /* with the piece before in this slot */
     for (int m = 0; m < layout->n_nodes && !status; m++)
         if (m != layout->node)
@@ -269,6 +281,7 @@ static mz_status broadcast_arrive(const mz_voyage *v, mz_flight *f)
     bool is_root = layout->rank == v->root;
     char *to = mz_piece_recv(&f->piece, 0, v->element);
     const char *from = is_root ? mz_piece_send(&f->piece, 0, v->element) : to;
+    mz_relay_note(relay, "launches what is to be done with a piece that came");
     mz_status status = MZ_OK;
     if (!is_root && layout->local == root_local && layout->node != root_node) {
         status = ops_of(v)->copy(relay->in, to, f->inbox, bytes_of(v, f));

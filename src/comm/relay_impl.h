@@ -38,6 +38,7 @@ struct mz_relay {
     uint32_t *words;       /* [MZ_WATCH_FLIGHTS], pinned: the collective's number plus one when it is done */
     pthread_t courier;
     bool has_courier;
+    const char *stage; /* what the courier does, for a message when time is up; atomic */
 
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t changed;
@@ -47,6 +48,11 @@ struct mz_relay {
     mz_status failed; /* the first failure; read atomically without the lock */
     char message[1024];
 };
+
+static inline void mz_relay_note(mz_relay *relay, const char *stage)
+{
+    __atomic_store_n(&relay->stage, stage, __ATOMIC_RELAXED);
+}
 
 /* Waits in the courier for an event of one of its streams, or for a failure. */
 mz_status mz_relay_await(mz_relay *relay, mz_event *event);

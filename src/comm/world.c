@@ -185,6 +185,8 @@ mz_status mz_world_create(const mz_world_options *options, mz_world **out)
         if (gethostname(world->host, sizeof world->host - 1))
             snprintf(world->host, sizeof world->host, "unknown host");
         status = find_topology(world, options ? options->ranks_per_node : 0);
+        if (!status && world->n_nodes > 1)
+            mz_device_expect_awaits(); /* relay.h */
         if (!status)
             status = find_wire(world, options ? options->wire : NULL);
     }

@@ -2,6 +2,7 @@
 
 #include "device/device.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -115,6 +116,12 @@ static mz_status check_tables(const mz_device_ops *ops)
     if (missing)
         return mz_fail(MZ_ERR_INTERNAL, "device \"%s\": its kernel table has no \"%s\"", ops->name, missing);
     return MZ_OK;
+}
+
+void mz_device_expect_awaits(void)
+{
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
 }
 
 mz_status mz_device_open(const char *name, int ordinal, int n_threads, mz_device **device)

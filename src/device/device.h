@@ -97,6 +97,11 @@ void mz_device_close(mz_device *device);
  * build lacks. */
 int mz_device_count(const char *name);
 
+/* To be called before any device is opened or counted by who will let streams await words. It tells CUDA, by its
+ * environment, to load all kernels when it starts, since a kernel's first launch may wait for all streams to be idle,
+ * and to give each stream a hardware queue. Without it, await fails on a GPU with MZ_ERR_UNSUPPORTED. */
+void mz_device_expect_awaits(void);
+
 /* What a meta device counted since it was opened: floating-point operations (a multiply-add is 2) and
  * bytes of device memory read and written, per kernel family. */
 typedef struct mz_meta_counts {

@@ -1,7 +1,6 @@
 /* The CUDA backend: device memory, streams and events over the runtime API. */
 #include <cuda_runtime_api.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -27,12 +26,9 @@ mz_status mz_cuda_launched(const char *kernel)
     return mz_cuda_check(cudaGetLastError(), kernel);
 }
 
-/* The first call of all. A stream that awaits a word must not hold up others, so each is to have a hardware queue of
- * its own. */
 static int cuda_count(void)
 {
     int n = 0;
-    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
     return cudaGetDeviceCount(&n) == cudaSuccess ? n : 0;
 }
 

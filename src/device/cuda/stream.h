@@ -24,6 +24,7 @@ typedef CUresult(CUDAAPI *mz_cuda_word_fn)(CUstream stream, CUdeviceptr address,
 typedef struct mz_cuda_device {
     cublasLtHandle_t blas;
     mz_cuda_word_fn write_value, wait_value; /* words.c */
+    bool loads_late; /* kernels are loaded at their first launch, which may wait for all streams */
     char name[128];
     int n_processors;              /* streaming multiprocessors */
     int capability;                /* 90 for Hopper */

@@ -1,31 +1,44 @@
 /* Streams that set words of host memory and wait for them: the driver's stream memory operations, by which a stream
- * waits for what a host thread has yet to issue. A host function that blocks would do the same, but CUDA runs those of
- * all streams one after the other, so that one which waits would keep the others from running. */
+ * waits for what a host thread has yet to issue. A host function that blocks would do the same, but CUDA runs those
+ * of all streams one after the other, so that one which waits would keep the others from running. */
 #include <stdint.h>
 
 #include "core/error.h"
 #include "device/cuda/stream.h"
 
+typedef CUresult(CUDAAPI *loading_mode_fn)(CUmoduleLoadingMode *mode);
+
 /* The runtime has loaded the driver; asking it leaves nothing to link with. */
-static mz_status find(const char *name, mz_cuda_word_fn *fn)
+static mz_status find(const char *name, void **fn)
 {
     enum cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-    void *address = NULL;
 #if CUDART_VERSION >= 12050
-    cudaError_t error = cudaGetDriverEntryPointByVersion(name, &address, 12000, cudaEnableDefault, &found);
+    cudaError_t error = cudaGetDriverEntryPointByVersion(name, fn, 12000, cudaEnableDefault, &found);
 #else
-    cudaError_t error = cudaGetDriverEntryPoint(name, &address, cudaEnableDefault, &found);
+    cudaError_t error = cudaGetDriverEntryPoint(name, fn, cudaEnableDefault, &found);
 #endif
-    if (error == cudaSuccess && (found != cudaDriverEntryPointSuccess || !address))
-        return mz_fail(MZ_ERR_UNSUPPORTED, "the GPU driver has no %s; mpizero needs one for CUDA 12 or later", name);
-    *fn = (mz_cuda_word_fn)(uintptr_t)address;
+    if (error == cudaSuccess && (found != cudaDriverEntryPointSuccess || !*fn))
+        return mz_fail(MZ_ERR_UNSUPPORTED, "the GPU driver has no %s; mpizero needs one for CUDA 12 or later",
+                       name);
     return mz_cuda_check(error, "cudaGetDriverEntryPoint");
 }
 
 mz_status mz_cuda_words_open(mz_cuda_device *cuda)
 {
-    mz_status status = find("cuStreamWriteValue32", &cuda->write_value);
-    return status ? status : find("cuStreamWaitValue32", &cuda->wait_value);
+    void *write_value = NULL, *wait_value = NULL, *loading_mode = NULL;
+    CUmoduleLoadingMode mode = CU_MODULE_LAZY_LOADING;
+    mz_status status = find("cuStreamWriteValue32", &write_value);
+    if (!status)
+        status = find("cuStreamWaitValue32", &wait_value);
+    if (!status)
+        status = find("cuModuleGetLoadingMode", &loading_mode);
+    if (status)
+        return status;
+    cuda->write_value = (mz_cuda_word_fn)(uintptr_t)write_value;
+    cuda->wait_value = (mz_cuda_word_fn)(uintptr_t)wait_value;
+    cuda->loads_late =
+        ((loading_mode_fn)(uintptr_t)loading_mode)(&mode) != CUDA_SUCCESS || mode != CU_MODULE_EAGER_LOADING;
+    return MZ_OK;
 }
 
 static mz_status call(mz_cuda_word_fn fn, const char *name, mz_stream *stream, uint32_t *word, uint32_t value,
@@ -41,8 +54,16 @@ mz_status mz_cuda_post(mz_stream *stream, uint32_t *word, uint32_t value)
                 CU_STREAM_WRITE_VALUE_DEFAULT);
 }
 
+/* What is awaited is launched later. If its kernels had to be loaded first, CUDA might wait for this very stream.
+ */
 mz_status mz_cuda_await(mz_stream *stream, uint32_t *word, uint32_t value)
 {
+    if (mz_cuda_of(stream)->loads_late)
+        return mz_fail(
+            MZ_ERR_UNSUPPORTED,
+            "%s: CUDA loads kernels at their first launch, which may wait for streams that wait for that "
+            "launch; set CUDA_MODULE_LOADING=EAGER in the environment",
+            stream->device->label);
     return call(mz_cuda_of(stream)->wait_value, "cuStreamWaitValue32", stream, word, value,
                 CU_STREAM_WAIT_VALUE_GEQ);
 }
