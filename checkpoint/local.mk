@@ -41,6 +41,10 @@ TESTS += tests/checkpoint/readers.sh
 EXTRA_DIST += tests/checkpoint/readers.sh tests/checkpoint/read_samples.py
 tests_checkpoint_write_samples_SOURCES = tests/checkpoint/write_samples.c $(CKPT_SYNTHETIC)
 
+check_PROGRAMS += tests/checkpoint/settle
+TESTS += tests/checkpoint/settle
+tests_checkpoint_settle_SOURCES = tests/checkpoint/settle.c $(CKPT_SYNTHETIC)
+
 check_PROGRAMS += tests/checkpoint/overlap.np2
 TESTS += tests/checkpoint/overlap.np2
 tests_checkpoint_overlap_np2_SOURCES = tests/checkpoint/overlap.c $(CKPT_SCRATCH)
