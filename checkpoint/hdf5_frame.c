@@ -3,6 +3,7 @@
 #include <hdf5.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "checkpoint/manifest.h"
@@ -156,18 +157,117 @@ static mz_status make_frame(const mz_shard_file *file, mz_frame_run *runs, int64
     return status;
 }
 
-mz_status mz_hdf5_frame_make(const mz_shard_file *file, mz_frame_run *runs, int64_t n_runs, mz_sparse *memory)
+static mz_status lay_out(const mz_shard_file *file, mz_frame_run *runs, int64_t n_runs, mz_sparse *memory)
 {
     H5E_auto2_t printer = NULL;
     void *printer_data = NULL;
-    *memory = (mz_sparse){0};
     pthread_mutex_lock(&hdf5_lock);
     H5Eget_auto2(H5E_DEFAULT, &printer, &printer_data);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     mz_status status = make_frame(file, runs, n_runs, memory);
     H5Eset_auto2(H5E_DEFAULT, printer, printer_data);
     pthread_mutex_unlock(&hdf5_lock);
+    return status;
+}
+
+/* ---- the next save ---- */
+
+typedef struct known {
+    int64_t position, run, n_crcs;
+} known;
+
+typedef struct study {
+    mz_frame *frame;
+    known *runs; /* by position */
+} study;
+
+static int compare_known(const void *a, const void *b)
+{
+    const known *x = a, *y = b;
+    return (x->position > y->position) - (x->position < y->position);
+}
+
+static void note_header(void *context, const mz_hdf5_header *header)
+{
+    const study *s = context;
+    const known key = {.position = header->data};
+    const known *run =
+        header->data < 0 ? NULL : bsearch(&key, s->runs, (size_t)s->frame->n_runs, sizeof key, compare_known);
+    if (run && header->crc32c.n_block && header->crc32c.room == run->n_crcs * (int64_t)sizeof(uint32_t)) {
+        s->frame->crcs[run->run] = header->crc32c;
+        s->frame->n_known++;
+    }
+    if (header->data < 0 && header->step.n_block && header->step.room == sizeof(int64_t))
+        s->frame->step = header->step;
+}
+
+/* Finds what changes from save to save. */
+static mz_status study_frame(mz_frame *frame, const mz_frame_run *runs, int64_t n_runs)
+{
+    study s = {.frame = frame, .runs = mz_calloc((size_t)n_runs + 1, sizeof *s.runs)};
+    frame->n_runs = n_runs;
+    frame->positions = mz_calloc((size_t)n_runs + 1, sizeof *frame->positions);
+    frame->crcs = mz_calloc((size_t)n_runs + 1, sizeof *frame->crcs);
+    mz_status status = s.runs && frame->positions && frame->crcs ? MZ_OK : MZ_ERR_MEMORY;
+    for (int64_t i = 0; i < n_runs && !status; i++) {
+        frame->positions[i] = runs[i].position;
+        s.runs[i] = (known){runs[i].position, i, mz_run_n_blocks(runs[i].shard->count)};
+    }
+    if (!status) {
+        qsort(s.runs, (size_t)n_runs, sizeof *s.runs, compare_known);
+        status = mz_hdf5_headers(&frame->memory, note_header, &s);
+    }
+    mz_free(s.runs);
+    return status;
+}
+
+/* HDF5 keeps numbers as it was told to: little-endian. */
+static void put_little_endian(uint8_t *to, uint64_t value, int bytes)
+{
+    for (int i = 0; i < bytes; i++)
+        to[i] = (uint8_t)(value >> 8 * i);
+}
+
+static mz_status patch_frame(mz_frame *frame, int64_t step, mz_frame_run *runs)
+{
+    uint8_t values[MZ_RUN_MOST_BLOCKS * sizeof(uint32_t)];
+    put_little_endian(values, (uint64_t)step, sizeof step);
+    mz_status status = mz_hdf5_patch(&frame->memory, &frame->step, values, sizeof step);
+    for (int64_t i = 0; i < frame->n_runs && !status; i++) {
+        const int64_t n = mz_run_n_blocks(runs[i].shard->count);
+        for (int64_t b = 0; b < n; b++)
+            put_little_endian(values + b * 4, runs[i].crcs[b], 4);
+        status = mz_hdf5_patch(&frame->memory, &frame->crcs[i], values, (size_t)n * sizeof(uint32_t));
+        runs[i].position = frame->positions[i];
+    }
+    return status;
+}
+
+void mz_frame_destroy(mz_frame *frame)
+{
+    if (!frame)
+        return;
+    mz_sparse_free(&frame->memory);
+    mz_free(frame->positions);
+    mz_free(frame->crcs);
+    mz_free(frame);
+}
+
+mz_status mz_hdf5_frame_make(const mz_shard_file *file, mz_frame_run *runs, int64_t n_runs, mz_frame **frame)
+{
+    mz_frame *f = *frame;
+    mz_status status = MZ_OK;
+    if (f && f->n_runs == n_runs && f->n_known == n_runs && f->step.n_block) {
+        status = patch_frame(f, file->step, runs);
+    } else {
+        mz_frame_destroy(f);
+        f = mz_calloc(1, sizeof *f);
+        status = f ? lay_out(file, runs, n_runs, &f->memory) : MZ_ERR_MEMORY;
+        if (!status)
+            status = study_frame(f, runs, n_runs);
+    }
     if (status)
-        mz_sparse_free(memory);
+        mz_frame_destroy(f);
+    *frame = status ? NULL : f;
     return status;
 }

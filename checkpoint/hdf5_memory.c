@@ -43,6 +43,47 @@ const char *mz_sparse_at(const mz_sparse *sparse, int64_t at, size_t *n)
     return (index < sparse->n_pages && sparse->pages[index] ? sparse->pages[index] : zeros) + offset;
 }
 
+const char *mz_sparse_next(const mz_sparse *sparse, int64_t *at, size_t *n)
+{
+    const int64_t end = *at + (int64_t)*n;
+    while (*at < end) {
+        const size_t index = (size_t)*at / PAGE;
+        *n = (size_t)(end - *at);
+        if (index < sparse->n_pages && sparse->pages[index])
+            return mz_sparse_at(sparse, *at, n);
+        *at = ((int64_t)index + 1) * PAGE;
+    }
+    *at = end;
+    *n = 0;
+    return NULL;
+}
+
+void mz_sparse_read(const mz_sparse *sparse, int64_t at, void *bytes, size_t n)
+{
+    for (char *out = bytes; n;) {
+        size_t part = n;
+        memcpy(out, mz_sparse_at(sparse, at, &part), part);
+        out += part;
+        at += (int64_t)part;
+        n -= part;
+    }
+}
+
+bool mz_sparse_write(mz_sparse *sparse, int64_t at, const void *bytes, size_t n)
+{
+    for (const char *in = bytes; n;) {
+        const size_t offset = (size_t)at % PAGE, part = n < PAGE - offset ? n : PAGE - offset;
+        char *page = page_of(sparse, (size_t)at / PAGE);
+        if (!page)
+            return false;
+        memcpy(page + offset, in, part);
+        in += part;
+        at += (int64_t)part;
+        n -= part;
+    }
+    return true;
+}
+
 void mz_sparse_free(mz_sparse *sparse)
 {
     for (size_t i = 0; i < sparse->n_pages; i++)
@@ -98,13 +139,7 @@ static herr_t set_end(H5FD_t *head, H5FD_mem_t type, haddr_t end)
 static herr_t read_bytes(H5FD_t *head, H5FD_mem_t type, hid_t transfer, haddr_t at, size_t bytes, void *buffer)
 {
     (void)type, (void)transfer;
-    for (char *out = buffer; bytes;) {
-        size_t n = bytes;
-        memcpy(out, mz_sparse_at(((handle *)head)->sparse, (int64_t)at, &n), n);
-        out += n;
-        at += n;
-        bytes -= n;
-    }
+    mz_sparse_read(((handle *)head)->sparse, (int64_t)at, buffer, bytes);
     return 0;
 }
 
@@ -114,16 +149,8 @@ static herr_t write_bytes(H5FD_t *head, H5FD_mem_t type, hid_t transfer, haddr_t
 {
     (void)type, (void)transfer;
     mz_sparse *sparse = ((handle *)head)->sparse;
-    for (const char *in = buffer; bytes && !sparse->failed;) {
-        const size_t offset = at % PAGE, n = bytes < PAGE - offset ? bytes : PAGE - offset;
-        char *page = page_of(sparse, at / PAGE);
-        if (page)
-            memcpy(page + offset, in, n);
-        sparse->failed = !page;
-        in += n;
-        at += n;
-        bytes -= n;
-    }
+    if (!sparse->failed)
+        sparse->failed = !mz_sparse_write(sparse, (int64_t)at, buffer, bytes);
     return 0;
 }
 

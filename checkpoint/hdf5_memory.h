@@ -5,6 +5,7 @@
 #define MZ_CHECKPOINT_HDF5_MEMORY_H
 
 #include <hdf5.h>
+#include <stdbool.h>
 
 #include "mpizero/status.h"
 
@@ -22,5 +23,10 @@ void mz_sparse_free(mz_sparse *sparse);
 
 /* The longest run of bytes in one piece from `at` on, at most *n; *n becomes its length. Holes read as zeros. */
 const char *mz_sparse_at(const mz_sparse *sparse, int64_t at, size_t *n);
+/* The same of what is no hole, from `*at` on, which moves there; NULL: nothing but holes is left, *n of them. */
+const char *mz_sparse_next(const mz_sparse *sparse, int64_t *at, size_t *n);
+/* Any bytes. write: false when there is no memory for a page. */
+void mz_sparse_read(const mz_sparse *sparse, int64_t at, void *bytes, size_t n);
+bool mz_sparse_write(mz_sparse *sparse, int64_t at, const void *bytes, size_t n);
 
 #endif

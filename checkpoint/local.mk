@@ -7,7 +7,8 @@ libmpizero_a_SOURCES += checkpoint/safetensors.h checkpoint/safetensors_header.h
 	checkpoint/shard_source.c checkpoint/shard_source.h checkpoint/steps.c checkpoint/steps.h \
 	checkpoint/verify.c checkpoint/writer.c checkpoint/consolidate.c \
 	checkpoint/inspect.c checkpoint/inspect_text.c checkpoint/model_folder.c checkpoint/model_folder.h checkpoint/tools.h \
-	checkpoint/paths.c checkpoint/paths.h checkpoint/hdf5_memory.c checkpoint/hdf5_memory.h
+	checkpoint/paths.c checkpoint/paths.h checkpoint/hdf5_memory.c checkpoint/hdf5_memory.h \
+	checkpoint/hdf5_patch.c checkpoint/hdf5_patch.h
 
 # Tests
 CKPT_SCRATCH = tests/checkpoint/scratch.c tests/checkpoint/scratch.h

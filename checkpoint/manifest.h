@@ -53,6 +53,7 @@ typedef struct mz_manifest {
 } mz_manifest;
 
 /* Elements of a block in a run of `count`: 65536 (256 KiB), doubled until a run has at most 4096 blocks. */
+#define MZ_RUN_MOST_BLOCKS 4096
 int64_t mz_run_block(int64_t count);
 int64_t mz_run_n_blocks(int64_t count);
 

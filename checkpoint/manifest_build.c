@@ -9,7 +9,7 @@
 int64_t mz_run_block(int64_t count)
 {
     int64_t block = 65536;
-    while (count / block >= 4096)
+    while (count / block >= MZ_RUN_MOST_BLOCKS)
         block *= 2;
     return block;
 }

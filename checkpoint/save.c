@@ -126,6 +126,7 @@ static mz_status write_file(const mz_save_job *job, char **description, int64_t 
                                     .name = name,
                                     .source = job->source,
                                     .crcs = job->crcs,
+                                    .frame = job->frame,
                                     .step = job->step,
                                     .rank = job->rank,
                                     .size = job->size,

@@ -3,12 +3,13 @@
 #define MZ_CHECKPOINT_SAVE_H
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/shard_source.h"
+#include "checkpoint/shard_file.h"
 
 typedef struct mz_save_job {
     MPI_Comm comm; /* nobody else's; unused with one rank */
     int rank, size;
     mz_shard_source *source;
+    mz_frame **frame;     /* as mz_shard_file has it */
     const uint32_t *crcs; /* as mz_shard_file has them */
     double rate_bytes_per_second;
     const char *run_folder, *state;

@@ -225,19 +225,17 @@ mz_status mz_shard_file_write(const mz_shard_file *file, char **description, int
     mz_frame_run *runs = NULL;
     uint32_t *crcs = NULL, frame_crc = 0;
     int64_t n_runs = 0;
-    mz_sparse memory = {0};
     mz_status status = list_runs(file, &runs, &n_runs, &crcs);
     for (int64_t i = 0; i < n_runs && !status && !file->crcs; i++)
         take_crcs(file->source, &runs[i]);
     if (!status)
-        status = mz_hdf5_frame_make(file, runs, n_runs, &memory);
+        status = mz_hdf5_frame_make(file, runs, n_runs, file->frame);
     if (!status) {
-        *bytes = memory.bytes;
-        status = write_file(file, &memory, runs, n_runs, &frame_crc);
+        *bytes = (*file->frame)->memory.bytes;
+        status = write_file(file, &(*file->frame)->memory, runs, n_runs, &frame_crc);
     }
     if (!status)
         status = describe(file, *bytes, frame_crc, runs, n_runs, description);
-    mz_sparse_free(&memory);
     mz_free(crcs);
     mz_free(runs);
     return status;

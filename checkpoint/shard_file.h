@@ -6,10 +6,14 @@
 
 #include "checkpoint/shard_source.h"
 
+typedef struct mz_frame mz_frame; /* what HDF5 makes around the data */
+void mz_frame_destroy(mz_frame *frame);
+
 typedef struct mz_shard_file {
     const char *path, *name; /* where to write; how the manifest calls it */
     mz_shard_source *source; /* shards with count 0 are left out */
     const uint32_t *crcs;    /* of the shards' blocks, one shard after the other; NULL: they are worked out here */
+    mz_frame **frame; /* kept from one save of these shards to the next; NULL in it before the first */
     int64_t step;
     int rank, size;
     double rate_bytes_per_second; /* 0: unlimited */

@@ -22,6 +22,7 @@ struct mz_writer {
     MPI_Comm comm;     /* the thread's */
     mz_save_job job;   /* what the thread works on, or worked on last; strings owned */
     mz_shard_source source;
+    mz_frame *frame; /* the thread's */
     void *pinned;   /* the snapshot is in it, from a page's begin */
     uint32_t *crcs; /* room for the caller's */
     int64_t n_crcs;
@@ -153,6 +154,7 @@ mz_status mz_writer_create(mz_world *world, mz_device *device, const mz_shard *s
         w->job = (mz_save_job){.rank = world->rank,
                                .size = world->size,
                                .source = &w->source,
+                               .frame = &w->frame,
                                .rate_bytes_per_second = rate_bytes_per_second};
         status = build(w, shards, n_shards);
     }
@@ -197,6 +199,7 @@ void mz_writer_destroy(mz_writer *writer)
         writer->device->ops->free_pinned(writer->device, writer->pinned);
     forget_job(writer);
     mz_shard_source_free(&writer->source);
+    mz_frame_destroy(writer->frame);
     mz_free(writer->crcs);
     pthread_cond_destroy(&writer->changed);
     pthread_mutex_destroy(&writer->lock);
