@@ -136,7 +136,7 @@ static void update_part(void *arg, int64_t begin, int64_t end, int thread)
 static void update_and_tell(void *arg, int64_t begin, int64_t end, int thread)
 {
     const mz_optim_args *a = arg;
-    const int64_t piece = 8192;
+    const int64_t piece = 16384;
     int64_t base = 0;
     (void)thread;
     for (int i = 0; i < a->n_chunks && base < end; base += a->chunks[i++].n) {

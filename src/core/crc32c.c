@@ -107,32 +107,51 @@ static uint32_t crc_of_words(uint32_t crc, const void *data, size_t bytes)
 
 enum { N_FOLDS = 8, FOLD = 64 * N_FOLDS }; /* so many independent ones keep the multiplier busy */
 
-AVX512 static inline __m512i fold(__m512i sum, __m512i constants, const uint8_t *next)
+AVX512 static inline __m512i fold(__m512i sum, __m512i constants, __m512i next)
 {
     return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(sum, constants, 0x00),
-                                     _mm512_clmulepi64_epi128(sum, constants, 0x11), _mm512_loadu_si512(next),
-                                     0x96);
+                                     _mm512_clmulepi64_epi128(sum, constants, 0x11), next, 0x96);
+}
+
+AVX512 static inline __m512i pair(uint64_t upper, uint64_t lower)
+{
+    return _mm512_broadcast_i32x4(_mm_set_epi64x((long long)upper, (long long)lower));
+}
+
+AVX512 static inline void start(__m512i sums[N_FOLDS], uint64_t crc, const uint8_t *p)
+{
+    for (int i = 0; i < N_FOLDS; i++)
+        sums[i] = _mm512_loadu_si512(p + 64 * i);
+    sums[0] = _mm512_xor_si512(sums[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)crc)));
+}
+
+/* The remainder of what the sums stand for: all carried on to the last, and that taken as bytes. */
+AVX512 static inline uint64_t remainder_of(const __m512i sums[N_FOLDS])
+{
+    const __m512i constants = pair(0x75bba45b00000000u, 0x1c19243b00000000u);
+    uint8_t rest[64];
+    __m512i sum = sums[0];
+    for (int i = 1; i < N_FOLDS; i++)
+        sum = fold(sum, constants, sums[i]);
+    _mm512_storeu_si512(rest, sum);
+    return crc_sse42(0, rest, sizeof rest);
 }
 
 AVX512 static uint32_t crc_folded(uint32_t crc, const void *data, size_t bytes)
 {
-    const __m512i constants =
-        _mm512_broadcast_i32x4(_mm_set_epi64x((long long)0xe986c14800000000u, 0x75bda45400000000));
+    const __m512i constants = pair(0xe986c14800000000u, 0x75bda45400000000u);
     const uint8_t *p = data;
-    uint8_t rest[FOLD];
+    uint64_t sum = ~crc;
     __m512i sums[N_FOLDS];
-    if (bytes < 2 * FOLD)
-        return crc_of_words(crc, data, bytes);
-    for (int i = 0; i < N_FOLDS; i++)
-        sums[i] = _mm512_loadu_si512(p + 64 * i);
-    sums[0] = _mm512_xor_si512(sums[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)~crc)));
-    for (p += FOLD, bytes -= FOLD; bytes >= FOLD; p += FOLD, bytes -= FOLD)
+    if (bytes >= 2 * FOLD) {
+        start(sums, sum, p);
+        for (p += FOLD, bytes -= FOLD; bytes >= FOLD; p += FOLD, bytes -= FOLD)
 #pragma GCC unroll 8
-        for (int i = 0; i < N_FOLDS; i++)
-            sums[i] = fold(sums[i], constants, p + 64 * i);
-    for (int i = 0; i < N_FOLDS; i++)
-        _mm512_storeu_si512(rest + 64 * i, sums[i]);
-    return ~crc_sse42(crc_sse42(0, rest, sizeof rest), p, bytes);
+            for (int i = 0; i < N_FOLDS; i++)
+                sums[i] = fold(sums[i], constants, _mm512_loadu_si512(p + 64 * i));
+        sum = remainder_of(sums);
+    }
+    return ~crc_sse42((uint32_t)sum, p, bytes);
 }
 
 #endif
