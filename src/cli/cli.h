@@ -54,8 +54,11 @@ int mz_exit_code(mz_status status);
 /* Whether this process speaks for the job before MPI has started. */
 bool mz_is_first_process(void);
 /* Collective over the world, with a grace period for failed ranks: compares how the ranks ended and prints one
- * message. Returns this rank's exit code. *alone: this rank failed and others did not come, so that the job is to
- * be aborted. Local when world is NULL. */
+ * message; when some are missing, each failed rank prints its own. Returns this rank's exit code, which is the
+ * speaker's on all ranks that met. *alone: this rank failed and others did not come, so that the job is to be aborted.
+ * Local when world is NULL. */
 int mz_conclude(mz_world *world, mz_status status, bool *alone);
+/* Ends the job without the ranks that do not come: MPI's abort, and this process even when MPI does not return. */
+void mz_abandon(mz_world *world, int code);
 
 #endif

@@ -66,9 +66,11 @@ static void print_program(FILE *out)
         "over MPI.\n\nCommands:\n");
     for (int i = 0; i < mz_n_commands; i++)
         fprintf(out, "  %-17s  %s\n", mz_commands[i]->name, mz_commands[i]->summary);
-    fprintf(out,
-            "\n'mpizero COMMAND --help' lists a command's options; 'mpizero --version' names the version.\n"
-            "Exit codes: 0 done, 1 failed, 2 wrong command line, 75 saved on a signal and wants to be requeued.\n");
+    fprintf(
+        out,
+        "\n'mpizero COMMAND --help' lists a command's options; 'mpizero --version' names the version.\n"
+        "Exit codes: 0 done, 1 failed, 2 wrong command line, 75 saved on a signal or lost a rank, and wants to be "
+        "requeued.\n");
 }
 
 void mz_help_print(const mz_command *command, FILE *out)

@@ -63,7 +63,7 @@ int main(int argc, char **argv)
     fflush(stdout);
     int code = mz_conclude(world, status, &alone);
     if (alone)
-        MPI_Abort(world->comm, code);
+        mz_abandon(world, code);
     mz_world_destroy(world);
     return code;
 }

@@ -63,7 +63,8 @@ int main(void)
     check(world, "all failed", (mz_status[]){MZ_ERR_CONFIG, MZ_ERR_CONFIG, MZ_ERR_CONFIG}, (int[]){1, 1, 1}, 0);
     check(world, "wrong usage", (mz_status[]){MZ_ERR_USAGE, MZ_ERR_USAGE, MZ_ERR_USAGE}, (int[]){2, 2, 2}, 0);
     check(world, "peers", (mz_status[]){MZ_ERR_PEER, MZ_ERR_PEER, MZ_ERR_IO}, (int[]){1, 1, 1}, 2);
-    check(world, "peers only", (mz_status[]){MZ_OK, MZ_ERR_PEER, MZ_ERR_PEER}, (int[]){1, 1, 1}, 1);
+    check(world, "peers only", (mz_status[]){MZ_OK, MZ_ERR_PEER, MZ_ERR_PEER}, (int[]){75, 75, 75}, 1);
+    check(world, "late", (mz_status[]){MZ_ERR_PEER, MZ_ERR_TIMEOUT, MZ_ERR_TIMEOUT}, (int[]){75, 75, 75}, 1);
     check(world, "one failed", (mz_status[]){MZ_OK, MZ_ERR_IO, MZ_OK}, (int[]){1, 1, 1}, 1);
     check_alone(world);
     MPI_Allreduce(MPI_IN_PLACE, &wrong, 1, MPI_INT, MPI_MAX, world->comm);
