@@ -222,7 +222,7 @@ static mz_status wait_for_all(mpi_wire *wire, const mz_op_info *op, mz_wire_requ
                 return status;
         }
         bool all_there = all_arrived(wire, op, requests, n);
-        if (mz_clock_seconds() > op->deadline + (all_there ? MZ_WIRE_GRACE_SECONDS : 0)) {
+        if (mz_clock_seconds() > op->deadline + (all_there ? MZ_WIRE_GRACE_SECONDS : MZ_WIRE_ABSENT_SECONDS)) {
             status = look_for_abort(wire);
             return status ? status : late(wire, op, requests, n, all_there);
         }

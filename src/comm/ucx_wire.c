@@ -237,7 +237,7 @@ static mz_status wait_for_all(ucx_wire *wire, const mz_op_info *op, mz_wire_requ
             return status;
         now = mz_clock_seconds();
         bool all_there = all_arrived(wire, op, requests, n);
-        if (now > op->deadline + (all_there ? MZ_WIRE_GRACE_SECONDS : 0))
+        if (now > op->deadline + (all_there ? MZ_WIRE_GRACE_SECONDS : MZ_WIRE_ABSENT_SECONDS))
             return late(wire, op, requests, n, all_there);
         if (n_done != n_before)
             since = now;

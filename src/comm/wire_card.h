@@ -16,8 +16,10 @@ typedef struct mz_wire_note {
     char message[1024];
 } mz_wire_note;
 
-/* A rank that waits only for ranks which are there themselves leaves the complaint to those who know more. */
-#define MZ_WIRE_GRACE_SECONDS 1.0
+/* So long after the deadline a rank leaves the complaint to those who may know more: when all that it waits for are
+ * there themselves; and when one is not, which may only be waiting for another rank of its own node. */
+#define MZ_WIRE_GRACE_SECONDS  1.0
+#define MZ_WIRE_ABSENT_SECONDS 0.5
 
 /* What the other ranks are to fail with when rank `rank` failed with status: a failure that is about ranks as it
  * is, another as its rank's. text: as long as a note's. */

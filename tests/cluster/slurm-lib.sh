@@ -33,6 +33,8 @@ start_cluster() {
     cat >"$CLUSTER/model/config.json" <<'JSON'
 {"model_type": "gpt2", "vocab_size": 259, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
 JSON
+    echo '{"train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto", "gradient_clipping": 1.0,
+           "zero_optimization": {"stage": 3}}' >"$CLUSTER/zero3.json"
     printf 'some text that is long enough for a few blocks of tokens %.0s' $(seq 200) >"$CLUSTER/text.txt"
 }
 
