@@ -49,6 +49,9 @@ extern const mz_option_group mz_group_training; /* mz_config_defaults */
 void mz_help_print(const mz_command *command, FILE *out);
 void mz_help_print_manual(FILE *out);
 
+/* Collective over the world: MZ_ERR_LAUNCH unless all ranks run the same program file. */
+mz_status mz_same_program(mz_world *world);
+
 /* The exit code that stands for a status: 0, 1, 2 or 75. */
 int mz_exit_code(mz_status status);
 /* Whether this process speaks for the job before MPI has started. */

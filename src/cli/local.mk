@@ -2,7 +2,7 @@
 bin_PROGRAMS += mpizero
 mpizero_SOURCES = src/cli/bench.c src/cli/bench_collectives.c src/cli/cli.h src/cli/commands.c src/cli/conclude.c src/cli/consolidate.c src/cli/env.c \
 	src/cli/estimate.c src/cli/generate.c src/cli/groups.c src/cli/help.c src/cli/inspect.c src/cli/machine.c src/cli/machine.h src/cli/main.c \
-	src/cli/options.c src/cli/options.h src/cli/topo.c src/cli/train.c
+	src/cli/options.c src/cli/options.h src/cli/program.c src/cli/topo.c src/cli/train.c
 mpizero_CPPFLAGS = $(AM_CPPFLAGS) -DMZ_VERSION='"$(PACKAGE_VERSION)"'
 
 # Tests

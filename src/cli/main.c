@@ -16,6 +16,8 @@ static mz_status run(const mz_command *command, const void *target, mz_world **w
     if (shared->log_level && mz_log_level_from_name(shared->log_level, &level))
         mz_log_set_level(level);
     mz_status status = command->starts_mpi ? mz_world_create(&options, world) : MZ_OK;
+    if (status == MZ_OK && *world)
+        status = mz_same_program(*world);
     return status == MZ_OK ? command->run(*world, target) : status;
 }
 

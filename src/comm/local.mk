@@ -68,8 +68,8 @@ TESTS += tests/comm/watch.np3 tests/comm/world.np4 tests/comm/agree.np4 tests/co
 
 # Several nodes on one machine
 EXTRA_DIST += tests/cluster/cluster tests/cluster/cluster.sh tests/cluster/predict.sh tests/cluster/slurm \
-	tests/cluster/slurm-lib.sh tests/cluster/survive tests/cluster/hang
-TESTS += tests/cluster/cluster.sh
+	tests/cluster/slurm-lib.sh tests/cluster/survive tests/cluster/hang tests/cluster/slurm.sh
+TESTS += tests/cluster/cluster.sh tests/cluster/slurm.sh
 check_PROGRAMS += tests/cluster/traffic tests/cluster/misfit
 tests_cluster_misfit_SOURCES = tests/cluster/misfit.c src/cli/conclude.c
 tests_cluster_traffic_SOURCES = tests/cluster/traffic.c

@@ -25,6 +25,9 @@ static mz_status start_mpi(mz_world *world)
         status = mz_mpi_check(MPI_Query_thread(&level), "MPI_Query_thread");
     } else {
         status = mz_launch_check_early();
+        /* MPI carries control messages only. Open MPI's busy waiting, which srun does not know to turn off where ranks
+         * share cores, would take those from ranks that still start. */
+        setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
         if (!status)
             status = mz_mpi_check(MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
         world->owns_mpi = !status;

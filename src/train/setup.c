@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -231,6 +232,17 @@ static mz_status choose_dtypes(const mz_train_options *options, mz_setup *setup)
     return mz_fail(MZ_ERR_USAGE, "--weights-dtype %s: expected bf16, fp16 or fp32", options->weights_dtype);
 }
 
+/* Ranks that were started with unlike inputs: a wrong launch, which another go would not mend. */
+static mz_status agree_same(mz_world *world, const char *text, const char *what)
+{
+    char reason[512];
+    mz_status st = mz_agree_same(world, text, strlen(text), what);
+    if (st != MZ_ERR_MISMATCH)
+        return st;
+    snprintf(reason, sizeof reason, "%s", mz_last_error());
+    return mz_fail(MZ_ERR_LAUNCH, "%s: give all ranks the same options and files", reason);
+}
+
 mz_status mz_setup_open(mz_world *world, const mz_train_options *options, bool evaluating, mz_setup *setup)
 {
     memset(setup, 0, sizeof *setup);
@@ -255,12 +267,12 @@ mz_status mz_setup_open(mz_world *world, const mz_train_options *options, bool e
     st = mz_agree(world, st, "reading the configuration");
     if (st == MZ_OK) {
         char *text = mz_config_to_json(&setup->config);
-        st = mz_agree_same(world, text ? text : "", text ? strlen(text) : 0, "the configuration");
+        st = agree_same(world, text ? text : "", "the configuration");
         free(text);
     }
     if (st == MZ_OK) {
         const char *text = mz_model_get_info(setup->model)->config_json;
-        st = mz_agree_same(world, text, strlen(text), "the model's config.json");
+        st = agree_same(world, text, "the model's config.json");
     }
 out:
     if (st != MZ_OK)

@@ -166,6 +166,12 @@ timeout 60 mpirun --oversubscribe -n 1 "$mpizero" train "${good[@]}" --output-di
 rc=$?
 [ $rc != 0 ] && [ $rc != 124 ] || fail "ranks with different models: exit code $rc"
 check_message "ranks with different models" $rc $rc "config.json"
+cp "$mpizero" "$work/newer" && printf 'x' >>"$work/newer"
+timeout 60 mpirun --oversubscribe -n 1 "$mpizero" train "${good[@]}" --output-dir "$work/out" : \
+    -n 1 "$work/newer" train "${good[@]}" --output-dir "$work/out" >"$work/log" 2>&1
+rc=$?
+[ $rc = 1 ] || fail "ranks with different programs: exit code $rc"
+check_message "ranks with different programs" $rc $rc "the same mpizero on all nodes"
 OMPI_COMM_WORLD_SIZE='' SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_STEP_NUM_TASKS=4 SLURM_STEP_ID=0 SLURM_JOB_ID=1 \
     timeout 60 "$mpizero" train "${good[@]}" --output-dir "$work/out" >"$work/log" 2>&1
 rc=$?
