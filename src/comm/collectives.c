@@ -21,6 +21,12 @@ static mz_status check(const mz_comm *comm, const mz_collective *what)
         (is_sum && (!is_floating(what->dtype) || !is_floating(what->recv_dtype))))
         return mz_fail(MZ_ERR_ARGUMENT, "collective (%s): expected f32, f16 or bf16 to add up, found type %d",
                        what->label, (int)what->dtype);
+    if (what->bits && (!is_floating(what->dtype) || (what->bits != 8 && what->bits != 4)))
+        return mz_fail(MZ_ERR_ARGUMENT, "collective (%s): %d bits of type %d: expected 8 or 4 of f32, f16 or bf16",
+                       what->label, what->bits, (int)what->dtype);
+    if (what->bits && comm && comm->gpu && comm->layout.n_nodes > 1)
+        return mz_fail(MZ_ERR_UNSUPPORTED, "collective (%s): %d bits between GPUs of %d nodes", what->label,
+                       what->bits, comm->layout.n_nodes);
     if (what->root < 0 || what->root >= mz_comm_size(comm))
         return mz_fail(MZ_ERR_ARGUMENT, "collective (%s): root %d of %d ranks", what->label, what->root,
                        mz_comm_size(comm));
@@ -114,6 +120,34 @@ mz_status mz_all_to_all(mz_comm *comm, const mz_segment *segments, int n_segment
 {
     const mz_collective what = {
         .kind = MZ_ALL_TO_ALL, .segments = segments, .n_segments = n_segments, .dtype = dtype, .label = label};
+    return collect(comm, &what, stream);
+}
+
+mz_status mz_all_gather_quantized(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
+                                  int bits, const char *label, mz_stream *stream)
+{
+    const mz_collective what = {.kind = MZ_ALL_GATHER,
+                                .segments = segments,
+                                .n_segments = n_segments,
+                                .dtype = dtype,
+                                .bits = bits,
+                                .label = label};
+    return collect(comm, &what, stream);
+}
+
+mz_status mz_reduce_scatter_quantized(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
+                                      mz_dtype recv_dtype, float scale, bool accumulate, int bits,
+                                      const char *label, mz_stream *stream)
+{
+    const mz_collective what = {.kind = MZ_REDUCE_SCATTER,
+                                .segments = segments,
+                                .n_segments = n_segments,
+                                .dtype = dtype,
+                                .recv_dtype = recv_dtype,
+                                .scale = scale,
+                                .accumulate = accumulate,
+                                .bits = bits,
+                                .label = label};
     return collect(comm, &what, stream);
 }
 

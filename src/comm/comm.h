@@ -137,6 +137,17 @@ mz_status mz_broadcast(mz_comm *comm, const mz_segment *segments, int n_segments
                        const char *label, mz_stream *stream);
 mz_status mz_all_to_all(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
                         const char *label, mz_stream *stream);
+/* The same with fewer bits between nodes (qwZ and qgZ of ZeRO++; Wang et al., 2023): what crosses goes by blocks of
+ * `bits` (8 or 4) per element and a scale per block, as kernels.h's quantize packs them. Inside a node, and so where all
+ * ranks are on one, nothing changes. dtype: MZ_F32, MZ_F16 or MZ_BF16. Between CPUs; MZ_ERR_UNSUPPORTED between GPUs
+ * of several nodes.
+ * all_gather:     all ranks receive a block's same values, those of its own node and its sender too.
+ * reduce_scatter: each node's sum is packed once on its way to a rank on another node; a rank's own node's is not. */
+mz_status mz_all_gather_quantized(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
+                                  int bits, const char *label, mz_stream *stream);
+mz_status mz_reduce_scatter_quantized(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,
+                                      mz_dtype recv_dtype, float scale, bool accumulate, int bits,
+                                      const char *label, mz_stream *stream);
 mz_status mz_barrier(mz_comm *comm, const char *label);
 
 /* Small sums and maxima of host values, blocking, within the deadline; values in place. n <= 64. */

@@ -11,7 +11,7 @@
 
 enum {
     LEAST_PIECE_BYTES = 64 << 10, /* a shorter message would pay more for its latency than for its bytes */
-    ALIGNMENT = 64
+    ALIGNMENT = 1024 /* a block of numbers of few bits in any type */
 };
 
 /* A slot that holds a good piece of a layer, as long as a node's staging stays small beside its caches. */
@@ -42,7 +42,8 @@ static mz_status take_buffers(mz_hier *hier, size_t chunk_bytes)
     hier->staging = mz_alloc_aligned(MZ_VOYAGE_WINDOW * 2 * n_nodes * piece);
     hier->node_segments = mz_calloc(n_nodes, sizeof *hier->node_segments);
     hier->sources = mz_calloc(n_nodes, sizeof *hier->sources);
-    if (!hier->staging || !hier->node_segments || !hier->sources)
+    hier->sums = mz_alloc_aligned(n_nodes * piece);
+    if (!hier->staging || !hier->sums || !hier->node_segments || !hier->sources)
         return MZ_ERR_MEMORY;
     for (size_t i = 0; i < MZ_VOYAGE_WINDOW; i++) {
         hier->flights[i].partial = hier->staging + i * 2 * n_nodes * piece;
@@ -122,6 +123,7 @@ void mz_hier_destroy(mz_hier *hier)
     if (hier->wire)
         hier->wire->ops->destroy(hier->wire);
     mz_free(hier->staging);
+    mz_free(hier->sums);
     mz_free(hier->node_segments);
     mz_free(hier->sources);
     mz_free(hier);

@@ -36,6 +36,11 @@ mz_status mz_hier_all_gather(mz_hier *hier, const mz_op_info *op, const mz_segme
                              mz_dtype dtype);
 mz_status mz_hier_reduce_scatter(mz_hier *hier, const mz_op_info *op, const mz_segment *segments, int n,
                                  mz_dtype dtype, mz_dtype recv_dtype, float scale, bool accumulate);
+mz_status mz_hier_all_gather_quantized(mz_hier *hier, const mz_op_info *op, const mz_segment *segments, int n,
+                                       mz_dtype dtype, int bits);
+mz_status mz_hier_reduce_scatter_quantized(mz_hier *hier, const mz_op_info *op, const mz_segment *segments, int n,
+                                           mz_dtype dtype, mz_dtype recv_dtype, float scale, bool accumulate,
+                                           int bits);
 mz_status mz_hier_broadcast(mz_hier *hier, const mz_op_info *op, const mz_segment *segments, int n, mz_dtype dtype,
                             int root);
 /* One rank per node. */

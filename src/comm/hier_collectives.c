@@ -28,7 +28,7 @@ static mz_status gather_exchange(const mz_voyage *v, mz_leg *leg, int to, int fr
     return status;
 }
 
-static mz_status gather_arrive(const mz_voyage *v, mz_flight *f)
+mz_status mz_voyage_spread(const mz_voyage *v, mz_flight *f)
 {
     mz_hier *hier = v->hier;
     const mz_layout *layout = hier->layout;
@@ -56,23 +56,27 @@ mz_status mz_hier_all_gather(mz_hier *hier, const mz_op_info *op, const mz_segme
                          .dtype = dtype,
                          .depart = gather_depart,
                          .exchange = gather_exchange,
-                         .arrive = gather_arrive};
+                         .arrive = mz_voyage_spread};
     return mz_voyage_run(&v, segments, n);
+}
+
+mz_status mz_voyage_add_up(const mz_voyage *v, mz_flight *f, char *others)
+{
+    mz_hier *hier = v->hier;
+    const mz_layout *layout = hier->layout;
+    for (int m = 0; m < layout->n_nodes; m++)
+        hier->node_segments[m] =
+            (mz_segment){.send = mz_piece_send(&f->piece, layout->first[m], v->element),
+                         .recv = (m == layout->node ? f->partial : others) + (size_t)m * hier->piece_bytes,
+                         .count = f->piece.count,
+                         .stride = f->piece.segment->stride * layout->step};
+    return hier->node->ops->reduce_scatter(hier->node, v->op, hier->node_segments, layout->n_nodes, v->dtype,
+                                           v->dtype, v->scale, false, NULL);
 }
 
 static mz_status scatter_depart(const mz_voyage *v, mz_flight *f)
 {
-    mz_hier *hier = v->hier;
-    const mz_layout *layout = hier->layout;
-    if (!hier->node)
-        return MZ_OK;
-    for (int m = 0; m < layout->n_nodes; m++)
-        hier->node_segments[m] = (mz_segment){.send = mz_piece_send(&f->piece, layout->first[m], v->element),
-                                              .recv = f->partial + (size_t)m * hier->piece_bytes,
-                                              .count = f->piece.count,
-                                              .stride = f->piece.segment->stride * layout->step};
-    return hier->node->ops->reduce_scatter(hier->node, v->op, hier->node_segments, layout->n_nodes, v->dtype,
-                                           v->dtype, v->scale, false, NULL);
+    return v->hier->node ? mz_voyage_add_up(v, f, f->partial) : MZ_OK;
 }
 
 static mz_status scatter_exchange(const mz_voyage *v, mz_leg *leg, int to, int from)

@@ -38,6 +38,7 @@ static uint64_t signature_of(const mz_collective *what)
     uint64_t hash = hash_in(0xcbf29ce484222325u, (uint64_t)what->kind);
     hash = hash_in(hash, (uint64_t)what->dtype);
     hash = hash_in(hash, (uint64_t)what->root);
+    hash = hash_in(hash, (uint64_t)what->bits);
     for (int i = 0; i < what->n_segments; i++)
         hash = hash_in(hash, (uint64_t)what->segments[i].count);
     return hash;
@@ -128,9 +129,16 @@ static mz_status execute(mz_issued *record)
     mz_hier_begin(comm->hier, op);
     switch (what->kind) {
     case MZ_ALL_GATHER:
+        if (what->bits)
+            return mz_hier_all_gather_quantized(comm->hier, op, what->segments, what->n_segments, what->dtype,
+                                                what->bits);
+        return mz_hier_all_gather(comm->hier, op, what->segments, what->n_segments, what->dtype);
     case MZ_HOST_REDUCE:
         return mz_hier_all_gather(comm->hier, op, what->segments, what->n_segments, what->dtype);
     case MZ_REDUCE_SCATTER:
+        if (what->bits)
+            return mz_hier_reduce_scatter_quantized(comm->hier, op, what->segments, what->n_segments, what->dtype,
+                                                    what->recv_dtype, what->scale, what->accumulate, what->bits);
         return mz_hier_reduce_scatter(comm->hier, op, what->segments, what->n_segments, what->dtype,
                                       what->recv_dtype, what->scale, what->accumulate);
     case MZ_ALL_REDUCE:

@@ -30,6 +30,7 @@ typedef struct mz_collective {
     float scale;
     bool accumulate;
     int root;
+    int bits; /* between nodes, of all_gather and reduce_scatter; 0: as dtype has them */
     const char *label;
 } mz_collective;
 

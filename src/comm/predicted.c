@@ -5,6 +5,7 @@
 #include "comm/cursor.h"
 #include "comm/voyage.h"
 #include "core/memory.h"
+#include "kernels/kernels.h"
 
 /* What host values take in an all-reduce of them: each rank's are gathered. */
 static const double host_bytes = 8 * MZ_HOST_VALUES_MAX;
@@ -94,13 +95,24 @@ static double whole_bytes(const mz_comm *comm, const mz_collective *what)
     return count * (double)mz_dtype_size(what->dtype) * (has_blocks ? comm->layout.size : 1);
 }
 
+/* Which part of a collective's bytes goes between nodes where numbers of few bits stand for its own. */
+static double packed_share(const mz_collective *what)
+{
+    double plain = (double)mz_dtype_size(what->dtype) * MZ_QUANT_BLOCK;
+    return what->bits ? (double)mz_quantized_bytes(MZ_QUANT_BLOCK, what->bits) / plain : 1;
+}
+
 mz_status mz_comm_predict(mz_comm *comm, const mz_collective *what, mz_stream *stream)
 {
     const mz_layout *layout = &comm->layout;
     bool is_host = what->kind == MZ_HOST_REDUCE || what->kind == MZ_BARRIER;
     double bytes = is_host ? 0 : whole_bytes(comm, what), in_node, between_nodes;
-    double seconds = mz_links_seconds(comm->predicted, what->kind, layout->n_nodes, layout->per_node, bytes);
+    double share = packed_share(what);
+    mz_links links = *comm->predicted;
+    links.outer_bandwidth /= share;
+    double seconds = mz_links_seconds(&links, what->kind, layout->n_nodes, layout->per_node, bytes);
     mz_links_bytes(what->kind, layout->n_nodes, layout->per_node, bytes, &in_node, &between_nodes);
+    between_nodes *= share;
     comm->stats.n_calls++;
     comm->stats.bytes_in_node += in_node;
     comm->stats.bytes_between_nodes += between_nodes;

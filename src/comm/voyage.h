@@ -36,6 +36,7 @@ struct mz_hier {
     mz_flight flights[MZ_VOYAGE_WINDOW];
     mz_leg legs[MZ_LEG_WINDOW];
     char *staging;             /* of the flights' partials and inboxes */
+    char *sums;                /* [n_nodes][piece_bytes]: not packed yet, or not any more */
     mz_segment *node_segments; /* [n_nodes] */
     const void **sources;      /* [n_nodes] */
 };
@@ -51,6 +52,7 @@ typedef struct mz_voyage {
     float scale;
     bool accumulate;
     int root;
+    int bits; /* of an element between nodes, by blocks; 0: as dtype has it */
     mz_status (*load)(const struct mz_voyage *voyage, mz_flight *flight);   /* does not wait; NULL: nothing to do */
     mz_status (*depart)(const struct mz_voyage *voyage, mz_flight *flight); /* NULL: it is ready as it is */
     /* to, from: the nodes of leg k */
@@ -60,6 +62,12 @@ typedef struct mz_voyage {
 
 /* Takes all pieces of the segments through all stages. */
 mz_status mz_voyage_run(const mz_voyage *voyage, const mz_segment *segments, int n);
+
+/* The parts inside the node of an all-gather, once the rail's blocks are in place, and of a reduce-scatter, which needs
+ * hier->node: its sums for this rank go to `partial`, those for ranks on other nodes to others[n_nodes][piece_bytes],
+ * which may be `partial`, too. */
+mz_status mz_voyage_spread(const mz_voyage *voyage, mz_flight *flight);
+mz_status mz_voyage_add_up(const mz_voyage *voyage, mz_flight *flight, char *others);
 
 /* Collective over `group`: opens hier->wire, of which hier->layout tells the ranks. wire: world->wire. */
 mz_status mz_hier_open_wire(mz_hier *hier, MPI_Comm group, const char *wire, bool spin);
