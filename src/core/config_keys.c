@@ -356,8 +356,7 @@ const mz_config_key mz_config_keys[] = {
 };
 
 /* Read and checked; the engine refuses them by name. */
-static const char *const later[] = {ZERO("offload_param"), ZERO("offload_optimizer"),
-                                    ZERO("zero_quantized_weights"), ZERO("zero_quantized_gradients")};
+static const char *const later[] = {ZERO("offload_param"), ZERO("offload_optimizer")};
 
 bool mz_config_key_later(const mz_config_key *key)
 {

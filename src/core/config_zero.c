@@ -70,6 +70,28 @@ static mz_status check_groups(const mz_config_reader *reader)
     return MZ_OK;
 }
 
+/* Below stage 3 DeepSpeed leaves them alone. */
+static mz_status check_quantized(mz_config_reader *reader)
+{
+    struct {
+        const char *path;
+        bool *on;
+    } keys[] = {
+        {ZERO("zero_quantized_weights"), &reader->config.zero.zero_quantized_weights},
+        {ZERO("zero_quantized_gradients"), &reader->config.zero.zero_quantized_gradients},
+    };
+    for (int i = 0; i < 2 && reader->config.zero.stage < 3; i++) {
+        if (*keys[i].on)
+            mz_config_warn(reader, mz_config_line_of(reader, keys[i].path), keys[i].path,
+                           "no effect at stage %d: it needs stage 3", reader->config.zero.stage);
+        *keys[i].on = false;
+    }
+    if (*keys[1].on && !reader->config.zero.reduce_scatter)
+        return mz_config_fail(reader, mz_config_line_of(reader, keys[1].path), keys[1].path,
+                              "expected reduce_scatter with it, found false; remove one of the two");
+    return MZ_OK;
+}
+
 mz_status mz_config_resolve_zero(mz_config_reader *reader)
 {
     mz_zero_config *zero = &reader->config.zero;
@@ -88,6 +110,8 @@ mz_status mz_config_resolve_zero(mz_config_reader *reader)
         status = check_offload(reader, ZERO("offload_optimizer"), &zero->offload_optimizer, 1);
     if (status == MZ_OK)
         status = check_groups(reader);
+    if (status == MZ_OK)
+        status = check_quantized(reader);
     if (status != MZ_OK)
         return status;
     zero->overlap_comm = mz_config_truth_of(reader, ZERO("overlap_comm"), zero->stage == 3);

@@ -39,6 +39,15 @@ static mz_status keep_second(mz_zero *z, const mz_fetch_action *actions, int n)
     return status;
 }
 
+static mz_status all_gather(mz_zero *z, bool second, int n, const char *label)
+{
+    mz_comm *comm = second ? z->second_comm : z->shard_comm;
+    const mz_segment *segments = z->fetcher.segments;
+    if (z->config.zero.zero_quantized_weights)
+        return mz_all_gather_quantized(comm, segments, n, z->dtype, MZ_ZERO_WEIGHT_BITS, label, z->transfer);
+    return mz_all_gather(comm, segments, n, z->dtype, label, z->transfer);
+}
+
 /* One collective for a run of actions of the same kind and source. */
 static mz_status gather(mz_zero *z, const mz_fetch_action *actions, int n)
 {
@@ -57,8 +66,7 @@ static mz_status gather(mz_zero *z, const mz_fetch_action *actions, int n)
     z->counters.n_gathers++;
     mz_status status = mz_zero_transfer_begin(z, f->ready);
     if (!status && z->comm)
-        status = mz_all_gather(second ? z->second_comm : z->shard_comm, f->segments, n, z->dtype,
-                               z->labels[actions[0].unit], z->transfer);
+        status = all_gather(z, second, n, z->labels[actions[0].unit]);
     if (!status)
         status = mz_zero_transfer_end(z, NULL);
     for (int i = 0; !status && z->overlap && i < n; i++)

@@ -32,6 +32,9 @@ typedef struct mz_zero_counters {
     int64_t n_bucket_switches;
 } mz_zero_counters;
 
+/* Of parameters and gradients between nodes, where they are quantised (ZeRO++). */
+enum { MZ_ZERO_WEIGHT_BITS = 8, MZ_ZERO_GRADIENT_BITS = 4 };
+
 enum { MZ_ZERO_SHARED = -1 };
 
 /* Memory that gradients of stages 2 and 3 are written to before they are reduced. */

@@ -117,6 +117,10 @@ static mz_status reduce(mz_zero *z, const mz_reduce_slot *slot)
         z->counters.max_reduce_elements = slot->elements;
     if (!z->comm)
         return MZ_OK;
+    if (r->scatter && z->stage == 3 && z->config.zero.zero_quantized_gradients)
+        return mz_reduce_scatter_quantized(z->shard_comm, r->segments, slot->n_pieces, z->wire_dtype,
+                                           z->shard_dtype, scale, slot->accumulate, MZ_ZERO_GRADIENT_BITS, label,
+                                           z->transfer);
     if (r->scatter)
         return mz_reduce_scatter(z->shard_comm, r->segments, slot->n_pieces, z->wire_dtype, z->shard_dtype, scale,
                                  slot->accumulate, label, z->transfer);

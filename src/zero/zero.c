@@ -118,10 +118,6 @@ static mz_status check_config(const mz_zero_config *c)
         return refuse("offload_param");
     if (c->offload_optimizer.device != MZ_OFFLOAD_NONE)
         return refuse("offload_optimizer");
-    if (c->zero_quantized_weights)
-        return refuse("zero_quantized_weights");
-    if (c->zero_quantized_gradients)
-        return refuse("zero_quantized_gradients");
     return MZ_OK;
 }
 

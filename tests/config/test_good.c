@@ -258,6 +258,8 @@ static void warnings(void **state)
         {HEAD "\"activation_checkpointing\": {\"number_checkpoints\": 4}}", "--gradient-checkpointing"},
         {HEAD "\"tensorboard\": {\"output_path\": \"auto\"}}", NULL},
         {HEAD "\"zero_optimization\": {\"zero_hpz_partition_size\": 1, \"leaf_module\": null}}", NULL},
+        {HEAD "\"zero_optimization\": {\"stage\": 2, \"zero_quantized_weights\": true}}",
+         "zero_quantized_weights: no effect at stage 2: it needs stage 3"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -251,12 +251,6 @@ static void check_refusals(void)
     c.zero.offload_param.device = MZ_OFFLOAD_NVME;
     CHECK(rig_create(device, comm, &c, model, &r) == MZ_ERR_UNSUPPORTED, "offload_param");
     rig_config(&c);
-    c.zero.zero_quantized_weights = true;
-    CHECK(rig_create(device, comm, &c, model, &r) == MZ_ERR_UNSUPPORTED, "quantised weights");
-    rig_config(&c);
-    c.zero.zero_quantized_gradients = true;
-    CHECK(rig_create(device, comm, &c, model, &r) == MZ_ERR_UNSUPPORTED, "quantised gradients");
-    rig_config(&c);
     c.zero.stage = 4;
     CHECK(rig_create(device, comm, &c, model, &r) == MZ_ERR_CONFIG, "stage 4");
 }
