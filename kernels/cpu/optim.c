@@ -59,6 +59,8 @@ static output parameters_of(const update *u, const mz_optim_chunk *c, int64_t be
     output out = {.p = c->param ? c->param : c->master, .dtype = c->param ? u->args->param_dtype : MZ_F32};
     const uintptr_t first = (uintptr_t)mz_at(out.p, out.dtype, begin);
     out.streams = first % (uintptr_t)(VF_N * mz_storage_size(out.dtype)) == 0;
+    if (!c->param && u->args->updated)
+        out.streams = false; /* they are read again at once */
     return out;
 }
 
