@@ -269,6 +269,9 @@ void test_attention(harness *h)
         {.batch = 1, .heads = 2, .t_q = 37, .t_k = 37, .head_size = 32},
         {.batch = 2, .heads = 1, .t_q = 5, .t_k = 70, .head_size = 64},
         {.batch = 1, .heads = 1, .t_q = 67, .t_k = 67, .head_size = 80},
+        {.batch = 1, .heads = 2, .t_q = 33, .t_k = 33, .head_size = 192},
+        {.batch = 1, .heads = 1, .t_q = 17, .t_k = 40, .head_size = 256},
+        {.batch = 1, .heads = 2, .t_q = 19, .t_k = 19, .head_size = 300},
         {.batch = 0, .heads = 2, .t_q = 3, .t_k = 3, .head_size = 8},
     };
     for (int backward = 0; backward < 2; backward++) {
