@@ -100,6 +100,8 @@ typedef struct mz_config {
     bool recompute_cheap; /* outputs of activations and layer norms are computed again rather than kept; without
                            * it that is done where a step does not fit otherwise */
 
+    bool tf32; /* fp32 products on a GPU round their operands to TF32 */
+
     int64_t steps_per_print;
     bool wall_clock_breakdown, dump_state, dataloader_drop_last;
     bool tensorboard_enabled, csv_monitor_enabled;
@@ -127,6 +129,7 @@ typedef struct mz_config_defaults {
     int64_t seed;
     int gradient_checkpointing; /* 0, 1; -1 not given */
     int recompute_cheap;        /* 0, 1; -1 not given */
+    int tf32;                   /* 0, 1; -1 not given */
     double comm_timeout_seconds;
 } mz_config_defaults;
 void mz_config_defaults_init(mz_config_defaults *defaults); /* all: not given */

@@ -93,7 +93,7 @@ bool mz_cuda_blas_fuses(const mz_matmul_args *a)
     return a->epilogue == MZ_EPI_DACT && gelu && whole_rows;
 }
 
-static plan_key key_of(const mz_matmul_args *a, mz_epilogue epilogue)
+static plan_key key_of(const mz_matmul_args *a, mz_epilogue epilogue, const mz_device *device)
 {
     plan_key key;
     memset(&key, 0, sizeof key);
@@ -118,6 +118,7 @@ static plan_key key_of(const mz_matmul_args *a, mz_epilogue epilogue)
     key.align_a = alignment(a->a);
     key.align_b = alignment(a->b);
     key.align_c = alignment(a->c);
+    key.tf32 = a->dtype == MZ_F32 && device->tf32;
     return key;
 }
 
@@ -139,8 +140,9 @@ static cublasStatus_t layout(cublasLtMatrixLayout_t *out, int dtype, int64_t row
 static cublasStatus_t describe(plan *p)
 {
     const plan_key *key = &p->key;
-    /* Sums in fp32, without TF32. */
-    cublasStatus_t status = cublasLtMatmulDescCreate(&p->what, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    /* Sums in fp32; operands as they are unless TF32 is asked for. */
+    const cublasComputeType_t compute = key->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    cublasStatus_t status = cublasLtMatmulDescCreate(&p->what, compute, CUDA_R_32F);
     const cublasOperation_t op_a = key->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
                             op_b = key->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasLtEpilogue_t epilogue = key->epilogue == MZ_EPI_BIAS   ? CUBLASLT_EPILOGUE_BIAS
@@ -191,7 +193,7 @@ static mz_status find_plan(const mz_matmul_args *a, mz_epilogue epilogue, mz_str
     struct mz_matmul_plans *plans = device->plans;
     if (!plans)
         return MZ_ERR_MEMORY;
-    const plan_key key = key_of(a, epilogue);
+    const plan_key key = key_of(a, epilogue, stream->device);
     for (int i = 0; i < plans->n; i++)
         if (!memcmp(&plans->at[i].key, &key, sizeof key)) {
             *out = &plans->at[i];

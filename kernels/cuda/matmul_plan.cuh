@@ -9,6 +9,7 @@ typedef struct plan_key {
     int64_t m, n, k, batch, lda, ldb, ldc, stride_a, stride_b, stride_c;
     int trans_a, trans_b, dtype, dtype_c, epilogue, accumulate;
     int align_a, align_b, align_c;
+    int tf32;
 } plan_key;
 
 typedef struct plan {

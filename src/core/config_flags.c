@@ -140,5 +140,8 @@ mz_status mz_config_resolve_flags(mz_config_reader *reader)
     wanted = reader->flags->recompute_cheap;
     if (wanted >= 0 && mz_config_state_of(reader, "mpizero.recompute_cheap") != MZ_KEY_GIVEN)
         config->recompute_cheap = wanted > 0;
+    wanted = reader->flags->tf32;
+    if (wanted >= 0 && mz_config_state_of(reader, "mpizero.tf32") != MZ_KEY_GIVEN)
+        config->tf32 = wanted > 0;
     return resolve_stage(reader);
 }

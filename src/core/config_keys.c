@@ -353,6 +353,7 @@ const mz_config_key mz_config_keys[] = {
     REAL("mpizero.timeout_seconds", "1800", 0, 1e300, comm_timeout_seconds, NULL),
     INT("mpizero.activation_checkpointing_every", "0", 0, 2147483647, activation_checkpointing_every, NULL),
     BOOL("mpizero.recompute_cheap", "false", recompute_cheap),
+    BOOL("mpizero.tf32", "false", tf32),
 };
 
 /* Read and checked; the engine refuses them by name. */

@@ -83,6 +83,7 @@ struct mz_device {
     const mz_device_ops *ops;
     int ordinal;      /* CUDA device number; 0 elsewhere */
     int n_threads;    /* CPU threads for kernels, >= 1 */
+    bool tf32;        /* CUDA: fp32 products round their operands to TF32; off at open, may be set before first use */
     void *impl;       /* the backend's own state */
     char label[128];  /* "CPU AMD EPYC, avx512, 2 threads", "NVIDIA H200" */
     char address[32]; /* a GPU's on the PCI bus: "0000:1b:00.0"; "" elsewhere */

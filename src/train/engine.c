@@ -42,6 +42,15 @@ static int threads_for(const mz_world *world, int asked)
     return share > 0 ? share : 1;
 }
 
+static void choose_tf32(mz_engine *engine)
+{
+    bool is_gpu = strcmp(engine->device->ops->name, "cuda") == 0;
+    if (engine->config.tf32 && (!is_gpu || engine->config.dtype != MZ_F32))
+        mz_log_root(MZ_LOG_WARN, "TF32 is asked for, but %s: it changes nothing",
+                    is_gpu ? "it is for fp32 products, and training is in 16 bits" : "only GPUs have it");
+    engine->device->tf32 = engine->config.tf32;
+}
+
 static mz_status open_device(mz_engine *engine, const mz_engine_options *options)
 {
     int n_threads = threads_for(engine->world, options ? options->n_threads : 0);
@@ -49,6 +58,7 @@ static mz_status open_device(mz_engine *engine, const mz_engine_options *options
         mz_world_open_device(engine->world, options ? options->device : NULL, n_threads, &engine->device);
     if (st != MZ_OK)
         return st;
+    choose_tf32(engine);
     const mz_device_ops *ops = engine->device->ops;
     st = ops->stream_create(engine->device, MZ_STREAM_COMPUTE, &engine->compute);
     if (st == MZ_OK)

@@ -9,6 +9,7 @@ typedef struct shape {
 
 typedef struct options {
     bool trans_a, trans_b, accumulate, accumulate_bias_grad, keep_aux, with_bias, padded;
+    bool tf32; /* operands rounded to 11 bits */
     mz_dtype dtype, dtype_c;
     mz_epilogue epilogue;
     mz_activation activation;
@@ -76,6 +77,8 @@ static void one_case(harness *h, shape s, options o)
     double sums = unit(MZ_F32) * (double)(s.k + 8), absolute = sums;
     if (o.accumulate && o.dtype_c != MZ_F32 && strcmp(h->device->ops->name, "cpu") != 0)
         absolute += 2.0 * unit(o.dtype_c) * sqrt((double)s.k); /* GPUs round the product first */
+    if (o.tf32)
+        absolute += 0x1p-10 * sqrt((double)s.k);
     if (o.epilogue == MZ_EPI_ACT || o.epilogue == MZ_EPI_DACT)
         absolute += 2.0 * unit(o.dtype) + 4e-6 * sqrt((double)s.k + 1.0);
     compare(h, c, "C", 2.1 * unit(o.dtype_c), absolute);
@@ -154,6 +157,27 @@ static void worth_timing(harness *h)
                            .alpha = 1.0f});
 }
 
+/* fp32 with TF32 asked for: the same products, less exact; and exact again where it is not. */
+static void less_exact(harness *h)
+{
+    static const shape shapes[] = {{64, 96, 512, 1}, {33, 65, 130, 1}, {128, 128, 1024, 2}};
+    if (strcmp(h->device->ops->name, "cuda") != 0)
+        return;
+    for (int tf32 = 1; tf32 >= 0; tf32--)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            for (int trans = 0; trans < 4; trans++) {
+                h->device->tf32 = tf32;
+                one_case(h, shapes[i],
+                         (options){.trans_a = trans & 1,
+                                   .trans_b = trans & 2,
+                                   .dtype = MZ_F32,
+                                   .dtype_c = MZ_F32,
+                                   .alpha = 1.0f,
+                                   .tf32 = tf32});
+            }
+    h->device->tf32 = false;
+}
+
 void test_matmul(harness *h)
 {
     static const shape shapes[] = {{1, 1, 1, 1},   {3, 5, 7, 1},    {17, 33, 1, 1},   {1, 64, 50, 1},
@@ -177,5 +201,6 @@ void test_matmul(harness *h)
             }
     beyond_one_block(h);
     worth_timing(h);
+    less_exact(h);
     end_slot(h);
 }
