@@ -268,8 +268,10 @@ mz_status mz_gpu_comm_create(mz_comm *comm, size_t piece_bytes, bool spin, mz_gp
 
 void mz_gpu_comm_destroy(mz_gpu_comm *gpu)
 {
+    char message[1024];
     if (!gpu)
         return;
+    snprintf(message, sizeof message, "%s", mz_last_error());
     mz_watch_destroy(gpu->watch);
     if (gpu->comm->failed) { /* the others may be gone */
         if (gpu->relay)
@@ -285,6 +287,7 @@ void mz_gpu_comm_destroy(mz_gpu_comm *gpu)
     mz_shm_segment_close(&gpu->segment);
     mz_free(gpu->sync.checked);
     mz_free(gpu);
+    mz_fail_adopt(MZ_OK, message); /* what ended the job, not what failed on the way out */
 }
 
 void mz_gpu_comm_stats(mz_gpu_comm *gpu, mz_comm_stats *stats)

@@ -212,6 +212,17 @@ mz_status mz_watch_create(const mz_watch_options *options, mz_watch **watch)
     return MZ_OK;
 }
 
+/* What broke on this rank after the last look: the others are to hear of it, and not to be waited for. */
+static void look_once_more(mz_watch *w)
+{
+    flight oldest;
+    mz_status status = w->failed ? MZ_OK : w->options.check(w->options.context);
+    if (status && find_oldest(w, &oldest))
+        status = blame(&oldest.op, status);
+    if (status)
+        mz_watch_fail(w, status);
+}
+
 void mz_watch_destroy(mz_watch *w)
 {
     if (!w)
@@ -222,6 +233,7 @@ void mz_watch_destroy(mz_watch *w)
         pthread_cond_signal(&w->quit_changed);
         pthread_mutex_unlock(&w->lock);
         pthread_join(w->thread, NULL);
+        look_once_more(w);
     }
     for (int i = 0; i < MZ_WATCH_FLIGHTS; i++) {
         if (w->flights[i].begin)
@@ -270,7 +282,7 @@ mz_status mz_watch_begin(mz_watch *w, const mz_op_info *op, mz_stream *stream)
 mz_status mz_watch_end(mz_watch *w, mz_status launched, mz_stream *stream)
 {
     flight *f = flight_at(w, w->n_begun - 1);
-    mz_status status = launched;
+    mz_status status = launched ? blame(&f->op, launched) : MZ_OK;
     if (!status)
         status = w->options.device->ops->event_record(f->end, stream);
     if (status)

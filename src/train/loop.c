@@ -54,6 +54,17 @@ static bool save_due(const run *r, int64_t step)
     return step == r->setup.max_steps || (r->save_steps > 0 && step % r->save_steps == 0);
 }
 
+/* Says where a device failed. Its work runs behind the host's, so `part` is where that was noticed. */
+static mz_status blame(const run *r, int64_t step, const char *part, mz_status st)
+{
+    char reason[900];
+    if (st != MZ_ERR_DEVICE)
+        return st;
+    snprintf(reason, sizeof reason, "%s", mz_last_error());
+    return mz_fail(st, "rank %d on %s, step %lld, %s: %s", r->world->rank, r->engine->device->label,
+                   (long long)step + 1, part, reason);
+}
+
 static mz_status train_step(run *r, mz_metrics *metrics)
 {
     double begin = mz_clock_seconds();
@@ -64,14 +75,14 @@ static mz_status train_step(run *r, mz_metrics *metrics)
     for (int64_t micro = 0; micro < r->setup.config.gradient_accumulation_steps && st == MZ_OK; micro++) {
         double times[4] = {mz_clock_seconds()};
         fill_batch(r, step, micro);
-        st = mz_engine_forward(r->engine, &r->tokens.batch);
+        st = blame(r, step, "forward pass", mz_engine_forward(r->engine, &r->tokens.batch));
         times[1] = mz_clock_seconds();
         if (st == MZ_OK)
-            st = mz_engine_backward(r->engine);
+            st = blame(r, step, "backward pass", mz_engine_backward(r->engine));
         times[2] = mz_clock_seconds();
         r->engine->stop_vote = mz_signals_pending() != 0;
         if (st == MZ_OK)
-            st = mz_engine_step(r->engine, &info);
+            st = blame(r, step, "update", mz_engine_step(r->engine, &info));
         times[3] = mz_clock_seconds();
         mz_step_times_add(&r->times, times);
     }

@@ -1,20 +1,28 @@
 /* Collectives of GPUs that go wrong. Each rank prints what it is told; tests/gpu/run reads it.
  *
- *     mpirun -n 2 gpu_probe kill|late|mismatch [RANKS_PER_NODE]
+ *     mpirun -n 2 gpu_probe kill|late|mismatch|fault [RANKS_PER_NODE]
  *
- * After one good all-gather, rank 1 kills itself, comes later than the deadline, or asks for another collective. Built
- * with GPU_DOUBLE, CPU streams take a GPU's place. */
+ * After one good all-gather, rank 1 kills itself, comes later than the deadline, asks for another collective, or has
+ * its GPU read where there is no memory. Built with GPU_DOUBLE, CPU streams take a GPU's place. */
 #include <signal.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "comm/comm.h"
 #include "core/clock.h"
+#include "kernels/kernels.h"
 #ifdef GPU_DOUBLE
 #include "gpu_double.h"
 #endif
 
 enum { N = 1 << 20 };
+
+/* A kernel with an address that is nobody's: the GPU ends it, and whatever it is given afterwards fails. */
+static mz_status read_nowhere(mz_device *device, void *out, mz_stream *stream)
+{
+    const mz_add_args add = {.n = N, .alpha = 1, .a = (const void *)(uintptr_t)0x100, .y = out, .dtype = MZ_F32};
+    return device->ops->kernels->add(&add, stream);
+}
 
 int main(int argc, char **argv)
 {
@@ -48,6 +56,8 @@ int main(int argc, char **argv)
     }
     if (is_culprit && strcmp(deed, "late") == 0)
         sleep(5);
+    if (is_culprit && strcmp(deed, "fault") == 0)
+        REQUIRE(read_nowhere(device, out, stream));
     double begin = mz_clock_seconds();
     mz_status status = is_culprit && strcmp(deed, "mismatch") == 0
                            ? mz_all_reduce(comm, &segment, 1, MZ_F32, 1, "unit h.2", stream)
@@ -58,5 +68,7 @@ int main(int argc, char **argv)
     printf("rank %d after %.1f s: %s: %s\n", world->rank, mz_clock_seconds() - begin, mz_status_text(status),
            mz_last_error());
     fflush(stdout);
+    if (is_culprit && strcmp(deed, "fault") == 0)
+        mz_comm_destroy(comm); /* which tells the others */
     _exit(status == MZ_OK); /* MPI cannot be finalised any more */
 }
