@@ -70,7 +70,7 @@ TESTS += tests/kernels/instruction_sets.sh
 EXTRA_DIST += tests/kernels/instruction_sets.sh tests/bench/save_ratio.sh tests/bench/step_ratio.sh tests/bench/torch_step.py \
 	tests/gpu/run tests/gpu/nodes.sh \
 	tests/gpu/profile.py tests/gpu/kernel_times.c
-EXTRA_DIST += tests/gpu/bench_attention.py
+EXTRA_DIST += tests/gpu/bench_attention.py tests/gpu/curve.py tests/gpu/fault.c tests/gpu/faults.sh
 if HAVE_CUDA
 EXTRA_PROGRAMS = tests/gpu/bench_attention
 CLEANFILES += tests/gpu/bench_attention

@@ -1,4 +1,5 @@
-/* Every kernel of a device against the reference: test_kernels [DEVICE [FAMILY...]], "cpu" and all unless told. */
+/* Every kernel of a device against the reference: test_kernels [DEVICE [FAMILY...]], "cpu" and all unless told. -l lists
+ * the families. */
 #include <stdio.h>
 #include <string.h>
 
@@ -25,6 +26,11 @@ static bool wanted(const char *family, int n_names, char **names)
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "cpu";
+    if (strcmp(name, "-l") == 0) {
+        for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+            puts(families[i].name);
+        return 0;
+    }
     if (mz_device_count(name) == 0) {
         printf("SKIP: no device \"%s\" here\n", name);
         return 77;
