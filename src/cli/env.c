@@ -16,6 +16,9 @@
 #include "core/memory.h"
 #include "core/threads.h"
 #include "device/device.h"
+#ifdef HAVE_HWLOC
+#include <hwloc.h>
+#endif
 #ifdef HAVE_NCCL
 #include "comm/nccl.h"
 #endif
@@ -106,6 +109,16 @@ static json_t *nccl_version(void)
 #endif
 }
 
+static json_t *hwloc_version(void)
+{
+#ifdef HAVE_HWLOC
+    unsigned version = hwloc_get_api_version();
+    return json_sprintf("%u.%u.%u", version >> 16, version >> 8 & 255, version & 255);
+#else
+    return json_string("no");
+#endif
+}
+
 static json_t *gather(void)
 {
     json_t *env = json_object();
@@ -125,6 +138,7 @@ static json_t *gather(void)
     json_object_set_new(env, "wire", json_string("mpi"));
 #endif
     json_object_set_new(env, "nccl", nccl_version());
+    json_object_set_new(env, "hwloc", hwloc_version());
     json_object_set_new(env, "cuda_devices", json_integer(mz_device_count("cuda")));
     json_object_set_new(env, "cores", json_integer(mz_cores_available()));
     json_object_set_new(env, "memory_bytes", json_integer((json_int_t)mz_memory_total()));

@@ -32,6 +32,8 @@ typedef struct mz_world {
     int node, n_nodes; /* numbered in order of their lowest rank */
     int local_rank, local_size;
     int machine_rank;   /* among the ranks of this machine, however ranks_per_node cuts it */
+    int machine_size;   /* how many they are */
+    cpu_set_t *cpus_of; /* [machine_size] the processors that each of them may run on when it starts */
     int *node_of;       /* [size] node of each rank */
     int *local_rank_of; /* [size] */
     char host[256];
@@ -53,9 +55,9 @@ mz_status mz_world_create(const mz_world_options *options, mz_world **world);
 void mz_world_destroy(mz_world *world); /* finalises MPI when we initialised it */
 
 /* Not collective. Opens this rank's device, to be closed by the caller; name NULL: "cuda" where this build has it
- * and the machine a GPU, else "cpu". Each rank of a machine takes a GPU of its own; where a rank sees fewer than
- * there are ranks, it was given its own (CUDA_VISIBLE_DEVICES), or there are too few, which mz_comm_create refuses.
- * n_threads as mz_device_open. */
+ * and the machine a GPU, else "cpu". Each rank of a machine takes a GPU of its own, one near the processors that it
+ * may run on where there is a choice (device/placement.h); where a rank sees fewer than there are ranks, it was given
+ * its own (CUDA_VISIBLE_DEVICES), or there are too few, which mz_comm_create refuses. n_threads as mz_device_open. */
 mz_status mz_world_open_device(const mz_world *world, const char *name, int n_threads, mz_device **device);
 
 /* Collective over the world: all ranks return MZ_OK when all gave MZ_OK. Otherwise a rank that failed returns

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/memory.h"
+#include "device/placement.h"
 
 static const double default_timeout_seconds = 1800;
 
@@ -65,6 +66,23 @@ static mz_status check_ranks_per_node(const mz_world *world, int ranks_per_node)
     return MZ_OK;
 }
 
+/* Where each rank of the machine may run; a rank that cannot tell says nowhere. */
+static mz_status find_processors(mz_world *world, MPI_Comm machine)
+{
+    cpu_set_t own;
+    mz_status status = mz_mpi_check(MPI_Comm_size(machine, &world->machine_size), "MPI_Comm_size");
+    if (status)
+        return status;
+    if (sched_getaffinity(0, sizeof own, &own))
+        CPU_ZERO(&own);
+    world->cpus_of = mz_calloc((size_t)world->machine_size, sizeof *world->cpus_of);
+    status = mz_mpi_agree(machine, world->cpus_of ? MZ_OK : MZ_ERR_MEMORY, "finding the topology");
+    return status ? status
+                  : mz_mpi_check(
+                        MPI_Allgather(&own, sizeof own, MPI_BYTE, world->cpus_of, sizeof own, MPI_BYTE, machine),
+                        "MPI_Allgather");
+}
+
 /* The world rank of the lowest rank on this rank's node. */
 static mz_status find_leader(mz_world *world, int ranks_per_node, int *leader)
 {
@@ -79,6 +97,8 @@ static mz_status find_leader(mz_world *world, int ranks_per_node, int *leader)
         status = mz_mpi_check(MPI_Comm_split(machine, ranks_per_node > 0 ? rank / ranks_per_node : 0, rank, &node),
                               "MPI_Comm_split");
     world->machine_rank = rank;
+    if (!status)
+        status = find_processors(world, machine);
     *leader = world->rank;
     if (!status)
         status = mz_mpi_check(MPI_Bcast(leader, 1, MPI_INT, 0, node), "MPI_Bcast");
@@ -201,12 +221,32 @@ mz_status mz_world_create(const mz_world_options *options, mz_world **out)
     return MZ_OK;
 }
 
+/* Every rank of the machine that sees the same devices comes to the same assignment. */
+static mz_status choose_device(const mz_world *world, const char *name, int *ordinal)
+{
+    int n = mz_device_count(name);
+    if (n < 2)
+        return MZ_OK;
+    cpu_set_t *near = mz_calloc((size_t)n, sizeof *near);
+    int *device_of = mz_calloc((size_t)world->machine_size, sizeof *device_of);
+    if (near && device_of) {
+        mz_device_near(name, near, n);
+        mz_place(near, n, world->cpus_of, world->machine_size, device_of);
+        *ordinal = device_of[world->machine_rank];
+    }
+    mz_status status = near && device_of ? MZ_OK : MZ_ERR_MEMORY;
+    mz_free(near);
+    mz_free(device_of);
+    return status;
+}
+
 mz_status mz_world_open_device(const mz_world *world, const char *name, int n_threads, mz_device **device)
 {
     if (!name)
         name = mz_device_count("cuda") > 0 ? "cuda" : "cpu";
-    int n = mz_device_count(name);
-    return mz_device_open(name, n > 0 ? world->machine_rank % n : 0, n_threads, device);
+    int ordinal = 0;
+    mz_status status = choose_device(world, name, &ordinal);
+    return status ? status : mz_device_open(name, ordinal, n_threads, device);
 }
 
 void mz_world_destroy(mz_world *world)
@@ -217,6 +257,7 @@ void mz_world_destroy(mz_world *world)
         MPI_Comm_free(&world->comm);
     if (world->owns_mpi)
         MPI_Finalize();
+    mz_free(world->cpus_of);
     mz_free(world->node_of);
     mz_free(world->local_rank_of);
     mz_free(world);

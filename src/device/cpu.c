@@ -35,6 +35,12 @@ static int cpu_count(void)
     return 1;
 }
 
+static void cpu_near(cpu_set_t *cpus, int n)
+{
+    for (int i = 0; i < n; i++)
+        CPU_ZERO(&cpus[i]);
+}
+
 static mz_status cpu_open(mz_device *device)
 {
     mz_cpu_device *cpu = mz_calloc(1, sizeof *cpu);
@@ -111,6 +117,7 @@ static mz_status cpu_memory_info(mz_device *device, size_t *free_bytes, size_t *
 const mz_device_ops mz_cpu_ops = {
     .name = "cpu",
     .count = cpu_count,
+    .near = cpu_near,
     .open = cpu_open,
     .close = cpu_close,
     .alloc = cpu_alloc,

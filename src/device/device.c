@@ -25,10 +25,11 @@ typedef struct slot {
 #field, offsetof(mz_device_ops, field)                                                                     \
     }
 static const slot op_slots[] = {
-    OP(count),         OP(open),         OP(close),         OP(alloc),          OP(free),          OP(alloc_pinned),
-    OP(free_pinned),   OP(memory_info),  OP(stream_create), OP(stream_destroy), OP(stream_sync),   OP(event_create),
-    OP(event_destroy), OP(event_record), OP(event_sync),    OP(event_done),     OP(event_elapsed), OP(wait),
-    OP(copy),          OP(copy_2d),      OP(fill),          OP(host_call),      OP(post),          OP(await),
+    OP(count),          OP(near),         OP(open),          OP(close),         OP(alloc),
+    OP(free),           OP(alloc_pinned), OP(free_pinned),   OP(memory_info),   OP(stream_create),
+    OP(stream_destroy), OP(stream_sync),  OP(event_create),  OP(event_destroy), OP(event_record),
+    OP(event_sync),     OP(event_done),   OP(event_elapsed), OP(wait),          OP(copy),
+    OP(copy_2d),        OP(fill),         OP(host_call),     OP(post),          OP(await),
 };
 #undef OP
 
@@ -161,6 +162,15 @@ void mz_device_close(mz_device *device)
         return;
     device->ops->close(device);
     mz_free(device);
+}
+
+void mz_device_near(const char *name, cpu_set_t *cpus, int n)
+{
+    const mz_device_ops *ops = find_backend(name);
+    if (ops)
+        ops->near(cpus, n);
+    for (int i = 0; i < n && !ops; i++)
+        CPU_ZERO(&cpus[i]);
 }
 
 int mz_device_count(const char *name)

@@ -14,6 +14,7 @@
 #ifndef MZ_DEVICE_DEVICE_H
 #define MZ_DEVICE_DEVICE_H
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -36,6 +37,8 @@ typedef struct mz_device_ops {
     /* Lifecycle. count tells how many of these devices this process can see, 0 where there is no driver; open
      * fills device->impl; close takes a half-open device. */
     int (*count)(void);
+    /* The processors near each of n devices, from number 0; empty where it cannot be told. No device need be open. */
+    void (*near)(cpu_set_t *cpus, int n);
     mz_status (*open)(mz_device *device);
     void (*close)(mz_device *device);
 
@@ -102,6 +105,9 @@ int mz_device_count(const char *name);
  * environment, to load all kernels when it starts, since a kernel's first launch may wait for all streams to be idle,
  * and to give each stream a hardware queue. Without it, await fails on a GPU with MZ_ERR_UNSUPPORTED. */
 void mz_device_expect_awaits(void);
+
+/* The processors near each of its n devices, as the table's operation of that name. */
+void mz_device_near(const char *name, cpu_set_t *cpus, int n);
 
 /* What a meta device counted since it was opened: floating-point operations (a multiply-add is 2) and
  * bytes of device memory read and written, per kernel family. */

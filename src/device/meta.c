@@ -38,6 +38,12 @@ static int meta_count(void)
     return 1;
 }
 
+static void meta_near(cpu_set_t *cpus, int n)
+{
+    for (int i = 0; i < n; i++)
+        CPU_ZERO(&cpus[i]);
+}
+
 static mz_status meta_open(mz_device *device)
 {
     meta_device *meta = mz_calloc(1, sizeof *meta);
@@ -293,6 +299,7 @@ static mz_status meta_word(mz_stream *stream, uint32_t *word, uint32_t value)
 const mz_device_ops mz_meta_ops = {
     .name = "meta",
     .count = meta_count,
+    .near = meta_near,
     .open = meta_open,
     .close = meta_close,
     .alloc = meta_alloc,

@@ -32,6 +32,18 @@ static int cuda_count(void)
     return cudaGetDeviceCount(&n) == cudaSuccess ? n : 0;
 }
 
+static void cuda_near(cpu_set_t *cpus, int n)
+{
+    char addresses[MZ_MAX_NEAR][MZ_PCI_BYTES];
+    for (int i = 0; i < n; i++)
+        CPU_ZERO(&cpus[i]);
+    n = n < MZ_MAX_NEAR ? n : MZ_MAX_NEAR;
+    for (int i = 0; i < n; i++)
+        if (cudaDeviceGetPCIBusId(addresses[i], MZ_PCI_BYTES, i) != cudaSuccess)
+            addresses[i][0] = '\0';
+    mz_cuda_find_near(addresses, n, cpus);
+}
+
 static void cuda_close(mz_device *device)
 {
     mz_cuda_device *cuda = device->impl;
@@ -281,6 +293,7 @@ static mz_status cuda_host_call(mz_stream *stream, mz_host_fn fn, void *arg)
 const mz_device_ops mz_cuda_ops = {
     .name = "cuda",
     .count = cuda_count,
+    .near = cuda_near,
     .open = cuda_open,
     .close = cuda_close,
     .alloc = cuda_alloc,
