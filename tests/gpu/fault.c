@@ -1,10 +1,10 @@
 /* Preloaded into mpizero, makes NCCL or the GPU of one rank fail in the midst of training, as they do when a link
  * or memory breaks. tests/gpu/run builds it and reads what the job then says.
  *
- *     FAULT       call: ncclAllGather returns an error; async: NCCL reports one of its own threads'; gpu: the GPU
- *                 has failed, as cudaStreamSynchronize and cudaStreamQuery tell
+ *     FAULT       call: a collective of NCCL's returns an error; async: NCCL reports one of its own threads'; gpu:
+ *                 the GPU has failed, as cudaStreamSynchronize and cudaStreamQuery tell
  *     FAULT_RANK  the rank (1)
- *     FAULT_AFTER the call of that function from which on it fails (200)
+ *     FAULT_AFTER how many calls go well before (200)
  *
  * The functions' arguments are written as plain C has them, so that this needs no header of NVIDIA's. */
 #define _GNU_SOURCE
@@ -36,6 +36,18 @@ int ncclAllGather(const void *send, void *recv, size_t count, int type, void *co
 {
     int (*real)(const void *, void *, size_t, int, void *, void *) = dlsym(RTLD_NEXT, "ncclAllGather");
     return is_due("call") ? NCCL_SYSTEM_ERROR : real(send, recv, count, type, comm, stream);
+}
+
+int ncclReduceScatter(const void *send, void *recv, size_t count, int type, int op, void *comm, void *stream)
+{
+    int (*real)(const void *, void *, size_t, int, int, void *, void *) = dlsym(RTLD_NEXT, "ncclReduceScatter");
+    return is_due("call") ? NCCL_SYSTEM_ERROR : real(send, recv, count, type, op, comm, stream);
+}
+
+int ncclAllReduce(const void *send, void *recv, size_t count, int type, int op, void *comm, void *stream)
+{
+    int (*real)(const void *, void *, size_t, int, int, void *, void *) = dlsym(RTLD_NEXT, "ncclAllReduce");
+    return is_due("call") ? NCCL_SYSTEM_ERROR : real(send, recv, count, type, op, comm, stream);
 }
 
 int ncclCommGetAsyncError(void *comm, int *error)
