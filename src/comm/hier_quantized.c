@@ -1,8 +1,14 @@
 /* All-gather and reduce-scatter that send fewer bits between nodes. Inside a node they are as in
- * hier_collectives.c. */
+ * hier_collectives.c. Where nodes have unequally many ranks, each rank counts as a node of its own here. */
 #include "comm/sum.h"
 #include "comm/voyage.h"
 #include "kernels/cpu/cpu.h"
+
+/* Whether there is a part inside the node. */
+static bool has_rails(const mz_voyage *v)
+{
+    return v->hier->layout->per_node > 1;
+}
 
 static mz_status pack(const mz_voyage *v, const mz_flight *f, const void *from, char *packed)
 {
@@ -47,7 +53,7 @@ static mz_status gather_arrive(const mz_voyage *v, mz_flight *f)
         if (m != hier->layout->node)
             status = unpack(v, f, f->inbox + (size_t)m * hier->piece_bytes,
                             mz_piece_recv(&f->piece, mz_rail_rank(hier, m), v->element));
-    return status ? status : mz_voyage_spread(v, f);
+    return status || !has_rails(v) ? status : mz_voyage_spread(v, f);
 }
 
 mz_status mz_hier_all_gather_quantized(mz_hier *hier, const mz_op_info *op, const mz_segment *segments, int n,
@@ -72,10 +78,10 @@ static mz_status scatter_depart(const mz_voyage *v, mz_flight *f)
 {
     mz_hier *hier = v->hier;
     const mz_layout *layout = hier->layout;
-    mz_status status = hier->node ? mz_voyage_add_up(v, f, hier->sums) : MZ_OK;
+    mz_status status = has_rails(v) ? mz_voyage_add_up(v, f, hier->sums) : MZ_OK;
     for (int m = 0; m < layout->n_nodes && !status; m++) {
-        const char *sums = hier->node ? hier->sums + (size_t)m * hier->piece_bytes
-                                      : mz_piece_send(&f->piece, mz_rail_rank(hier, m), v->element);
+        const char *sums = has_rails(v) ? hier->sums + (size_t)m * hier->piece_bytes
+                                        : mz_piece_send(&f->piece, mz_rail_rank(hier, m), v->element);
         if (m != layout->node)
             status = pack(v, f, sums, f->partial + (size_t)m * hier->piece_bytes);
     }
@@ -100,10 +106,11 @@ static mz_status scatter_arrive(const mz_voyage *v, mz_flight *f)
     }
     if (status)
         return status;
-    hier->sources[layout->node] = hier->node ? (const void *)(f->partial + (size_t)layout->node * hier->piece_bytes)
-                                             : mz_piece_send(&f->piece, layout->rank, v->element);
+    hier->sources[layout->node] = has_rails(v)
+                                      ? (const void *)(f->partial + (size_t)layout->node * hier->piece_bytes)
+                                      : mz_piece_send(&f->piece, layout->rank, v->element);
     mz_comm_sum(mz_piece_recv(&f->piece, 0, mz_dtype_size(v->recv_dtype)), v->recv_dtype, hier->sources,
-                layout->n_nodes, v->dtype, f->piece.count, hier->node ? 1.0f : v->scale, v->accumulate);
+                layout->n_nodes, v->dtype, f->piece.count, has_rails(v) ? 1.0f : v->scale, v->accumulate);
     return MZ_OK;
 }
 
