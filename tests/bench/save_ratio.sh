@@ -28,6 +28,7 @@ cat >"$work/config.json" <<JSON
 JSON
 awk 'BEGIN { srand(1); for (i = 0; i < 200000; i++) printf "%c", 32 + int(rand() * 90) }' >"$work/text"
 cat >"$work/run" <<'RUN'
+set -o pipefail
 "$@" 2>&1 | while IFS= read -r line; do echo "$EPOCHREALTIME $line"; done
 RUN
 
@@ -36,7 +37,8 @@ timed() {
     local flags=(--save-steps "$every")
     case $1 in none) flags=(--save-steps 0) ;; sync) flags+=(--no-save-async) ;; esac
     local launch=()
-    [ "$ranks" = 1 ] || launch=(mpirun --oversubscribe -n "$ranks")
+    # Behind a pipe, for mpirun makes believe that there is a terminal.
+    [ "$ranks" = 1 ] || launch=(mpirun --oversubscribe -n "$ranks" bash -c 'set -o pipefail; "$@" | cat' _)
     rm -rf "$work/out"
     # shellcheck disable=SC2086 # a command
     ${RUNNER:-} bash "$work/run" ${launch[@]+"${launch[@]}"} "$mpizero" train --device cpu --cpu-threads "$threads" \
