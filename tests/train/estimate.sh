@@ -53,16 +53,6 @@ near "MiCS: bytes into a node" "$(value bytes_into_node_per_step)" "$((params * 
 estimate --zero-stage 2 --nodes 2 --gradient-accumulation-steps 3
 near "stage 2, 3 micro-batches" "$(value bytes_into_node_per_step)" "$((params * 4 * 4 / 2))" 1.5
 
-# A second copy inside the node spares one of the gathers; in groups of a node's ranks only an all-reduce crosses.
-tight='"stage": 3, "stage3_max_live_parameters": 8000000, "stage3_max_reuse_distance": 1000000,
-    "stage3_prefetch_bucket_size": 4000000'
-for row in "zero_hpz_partition_size 2" "mics_shard_size 2"; do
-    read -r key passes <<<"$row"
-    echo "{\"zero_optimization\": {$tight, \"$key\": 2}}" >"$folder/groups.json"
-    estimate --deepspeed "$folder/groups.json" --nodes 4 --ranks-per-node 2
-    near "$key: bytes into a node" "$(value bytes_into_node_per_step)" "$((params * 4 * passes * 3 / 4))" 1.5
-done
-
 ## Time
 rates=(--tokens-per-second 1000 --outer-bandwidth 0.1 --outer-latency 50)
 estimate "${rates[@]}" --ranks 1
