@@ -44,6 +44,7 @@ template <> struct exponential<float> {
     }
 };
 
+/* The largest of N numbers: 16-bit ones by pairs, and only the last goes to fp32. */
 template <int N> __device__ __forceinline__ float largest_of(const pack<float, N> &x)
 {
     float max = x.at[0];
@@ -52,36 +53,25 @@ template <int N> __device__ __forceinline__ float largest_of(const pack<float, N
         max = fmaxf(max, x.at[j]);
     return max;
 }
-
-/* Compared in 16 bits; only the largest goes to fp32. */
+template <typename Pair, typename T, int N> __device__ __forceinline__ float largest_by_pairs(const pack<T, N> &x)
+{
+    if constexpr (N % 2 == 0) {
+        Pair max = *(const Pair *)&x.at[0];
+#pragma unroll
+        for (int j = 2; j < N; j += 2)
+            max = __hmax2(max, *(const Pair *)&x.at[j]);
+        return fmaxf(to_float(max.x), to_float(max.y));
+    } else {
+        return to_float(x.at[0]);
+    }
+}
 template <int N> __device__ __forceinline__ float largest_of(const pack<__half, N> &x)
 {
-    __half max = x.at[0];
-#pragma unroll
-    for (int j = 1; j < N; j++)
-        max = __hmax(max, x.at[j]);
-    return __half2float(max);
+    return largest_by_pairs<__half2>(x);
 }
 template <int N> __device__ __forceinline__ float largest_of(const pack<__nv_bfloat16, N> &x)
 {
-    __nv_bfloat16 max = x.at[0];
-#pragma unroll
-    for (int j = 1; j < N; j++)
-        max = __hmax(max, x.at[j]);
-    return __bfloat162float(max);
-}
-
-/* Vector v of a row; what lies behind the vocabulary counts as -inf. */
-template <int N, typename T>
-__device__ __forceinline__ pack<T, N> logits_at(const pack<T, N> *row, int v, int full, int rest)
-{
-    pack<T, N> x = row[v];
-    if (v == full)
-#pragma unroll
-        for (int j = 0; j < N; j++)
-            if (j >= rest)
-                x.at[j] = from_float<T>(-CUDART_INF_F);
-    return x;
+    return largest_by_pairs<__nv_bfloat162>(x);
 }
 
 /* One row by one block; `row` holds its logits, perhaps in shared memory, and each thread has to see only those
@@ -92,7 +82,10 @@ __device__ __forceinline__ void cross_entropy_row(const loss_job<T> &job, int64_
     typedef pack<T, N> vector;
     const int32_t label = job.labels[r];
     const bool counts = label != job.ignore_index && label >= 0 && label < job.vocab;
-    const int full = (int)(job.vocab / N), rest = (int)(job.vocab % N), end = full + (rest > 0);
+    /* Whole vectors, and the logits behind them, which the thread takes whose turn it is. */
+    const int full = (int)(job.vocab / N), end = (int)((job.vocab + N - 1) / N);
+    const int rest = (int)threadIdx.x == full % (int)blockDim.x ? (int)(job.vocab % N) : 0;
+    const T *const last = (const T *)(row + full);
     vector *gradient = job.dlogits ? (vector *)(job.dlogits + r * job.ld) : nullptr;
     float loss = 0.0f;
     if (counts) {
@@ -100,26 +93,28 @@ __device__ __forceinline__ void cross_entropy_row(const loss_job<T> &job, int64_
         const float at_label = threadIdx.x == 0 ? to_float(job.logits[r * job.ld + label]) : 0.0f;
         float max = -CUDART_INF_F, sum = 0.0f;
 #pragma unroll 4
-        for (int v = threadIdx.x; v < end; v += blockDim.x) {
-            const vector x = logits_at<N, T>(row, v, full, rest);
-            max = fmaxf(max, largest_of(x));
-        }
+        for (int v = threadIdx.x; v < full; v += blockDim.x)
+            max = fmaxf(max, largest_of(row[v]));
+        for (int j = 0; j < rest; j++)
+            max = fmaxf(max, to_float(last[j]));
         max = block_max(max);
         const float top = exponential<T>::reference(max);
 #pragma unroll 4
-        for (int v = threadIdx.x; v < end; v += blockDim.x) {
-            const vector x = logits_at<N, T>(row, v, full, rest);
+        for (int v = threadIdx.x; v < full; v += blockDim.x) {
+            const vector x = row[v];
 #pragma unroll
             for (int j = 0; j < N; j++)
                 sum += exponential<T>::of(to_float(x.at[j]), top);
         }
+        for (int j = 0; j < rest; j++)
+            sum += exponential<T>::of(to_float(last[j]), top);
         sum = block_sum(sum);
         loss = logf(sum) + (max - at_label); /* in this order: exact where the label's logit is the largest */
         if (gradient) {
             const float scale = *job.grad_scale, share = scale / sum;
 #pragma unroll 4
-            for (int v = threadIdx.x; v < end; v += blockDim.x) {
-                const vector x = logits_at<N, T>(row, v, full, rest);
+            for (int v = threadIdx.x; v < full; v += blockDim.x) {
+                const vector x = row[v];
                 float d[N];
                 vector out;
 #pragma unroll
@@ -133,6 +128,12 @@ __device__ __forceinline__ void cross_entropy_row(const loss_job<T> &job, int64_
                 for (int j = 0; j < N; j++)
                     out.at[j] = from_float<T>(d[j]);
                 gradient[v] = out;
+            }
+            for (int j = 0; j < (rest ? N : 0); j++) {
+                float d = 0.0f;
+                if (j < rest)
+                    d = exponential<T>::of(to_float(last[j]), top) * share - (full * N + j == label ? scale : 0.0f);
+                ((T *)(gradient + full))[j] = from_float<T>(d);
             }
         }
     }

@@ -115,7 +115,7 @@ __device__ __forceinline__ void update_tile(const mz_optim_hyper &h, const mz_op
     const float lr = h.lr * c.lr_scale;
     const int64_t first = tile * TILE, end = first + TILE < c.n ? first + TILE : c.n;
     const bool vectors = end - first == TILE && is_on(c.master, 16) && is_on(c.state1, 16) && is_on(c.state2, 16) &&
-                         is_on(c.grad, VECTOR * sizeof(TG)) && is_on(c.param, 16);
+                         is_on(c.grad, VECTOR * sizeof(TG)) && is_on(c.param, VECTOR * sizeof(uint16_t));
     if (vectors)
         update_packs<KIND, VECTOR, DEPTH, TG>(h, c, lr, scale, param_dtype, first + threadIdx.x * VECTOR);
     else
