@@ -99,6 +99,8 @@ typedef struct mz_config {
     int activation_checkpointing_every; /* 0: none; else every k-th recomputable unit keeps its inputs only */
     bool recompute_cheap; /* outputs of activations and layer norms are computed again rather than kept; without
                            * it that is done where a step does not fit otherwise */
+    double activation_memory; /* GiB; where a micro-batch's activations need more, as few as possible of these outputs
+                               * are computed again; 0: no limit */
 
     bool tf32; /* fp32 products on a GPU round their operands to TF32 */
 
@@ -130,6 +132,7 @@ typedef struct mz_config_defaults {
     int gradient_checkpointing; /* 0, 1; -1 not given */
     int recompute_cheap;        /* 0, 1; -1 not given */
     int tf32;                   /* 0, 1; -1 not given */
+    double activation_memory;
     double comm_timeout_seconds;
 } mz_config_defaults;
 void mz_config_defaults_init(mz_config_defaults *defaults); /* all: not given */

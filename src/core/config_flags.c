@@ -24,6 +24,7 @@ static const struct flag {
     {"scheduler.params.warmup_num_steps", "--num-warmup-steps", FLAG(warmup_steps), false, false},
     {"scheduler.params.total_num_steps", "the run's steps", FLAG(total_steps), false, true},
     {"mpizero.seed", "--seed", FLAG(seed), false, false},
+    {"mpizero.activation_memory", "--activation-memory", FLAG(activation_memory), true, false},
     {"mpizero.timeout_seconds", "--timeout", FLAG(comm_timeout_seconds), true, false},
 };
 enum { N_FLAGS = sizeof flags / sizeof flags[0] };

@@ -354,6 +354,7 @@ const mz_config_key mz_config_keys[] = {
     INT("mpizero.activation_checkpointing_every", "0", 0, 2147483647, activation_checkpointing_every, NULL),
     BOOL("mpizero.recompute_cheap", "false", recompute_cheap),
     BOOL("mpizero.tf32", "false", tf32),
+    REAL("mpizero.activation_memory", "0", 0, 1e6, activation_memory, NULL),
 };
 
 /* Read and checked; the engine refuses them by name. */

@@ -198,7 +198,7 @@ static mz_status call_unit(mz_runner *runner, mz_tape *tape, const mz_run *run, 
                                .cache = run->cache,
                                .position_offset = run->position_offset};
     mz_tape_set_mode(tape, recording, run->training);
-    mz_tape_begin_unit(tape, unit->name);
+    mz_tape_begin_unit(tape, u, unit->name);
     mz_status status = unit->forward(&call);
     mz_tape_set_mode(tape, false, false);
     return status;

@@ -254,7 +254,7 @@ mz_status mz_activate(mz_tape *tape, mz_tensor *x, mz_activation activation, mz_
     if (tracks)
         mz_tape_push(tape, &(mz_node){.backward = activate_backward,
                                       .again = activate_again,
-                                      .cheap = true,
+                                      .cheap = MZ_CHEAP_ACTIVATION,
                                       .inputs = {x},
                                       .outputs = {y},
                                       .saved = {x},

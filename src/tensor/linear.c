@@ -297,7 +297,7 @@ mz_status mz_linear(mz_tape *tape, mz_tensor *x, mz_param *weight, mz_param *bia
                                       .again = active  ? activation_again
                                                : defer ? product_again
                                                        : NULL,
-                                      .cheap = active,
+                                      .cheap = active ? MZ_CHEAP_ACTIVATION : MZ_NOT_CHEAP,
                                       .inputs = {x},
                                       .outputs = {y},
                                       .saved = {[X] = save_x ? x : NULL, [PRE] = pre},

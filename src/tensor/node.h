@@ -15,10 +15,12 @@ typedef mz_status (*mz_backward_fn)(mz_tape *tape, mz_node *node);
 /* Computes the node's outputs[0] into y, which has memory, from what the node saved. */
 typedef mz_status (*mz_again_fn)(mz_tape *tape, const mz_node *node, mz_tensor *y);
 
+typedef enum mz_cheap { MZ_NOT_CHEAP = 0, MZ_CHEAP_ACTIVATION, MZ_CHEAP_NORM } mz_cheap;
+
 struct mz_node {
     mz_backward_fn backward;
     mz_again_fn again;                   /* NULL: its output cannot be put off or computed again */
-    bool cheap;                          /* `again` costs little beside a matrix product */
+    mz_cheap cheap;                      /* `again` costs little beside a matrix product */
     bool saved_for_again;                /* what is saved serves `again` alone, and is dropped after it */
     mz_tensor *inputs[MZ_NODE_INPUTS];   /* linked */
     mz_tensor *outputs[MZ_NODE_OUTPUTS]; /* linked */
@@ -46,6 +48,7 @@ struct mz_tape {
     mz_tape_options options;
     bool recording, training;
     const char *unit;    /* borrowed */
+    int unit_number;
     uint32_t n_sites;    /* random operations since begin_unit */
     int unit_first_node; /* where the unit\'s nodes begin */
     bool deferring;

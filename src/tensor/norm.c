@@ -164,7 +164,7 @@ mz_status mz_layer_norm(mz_tape *tape, mz_tensor *x, mz_tensor *residual, mz_par
     if (tracks)
         mz_tape_push(tape, &(mz_node){.backward = layer_norm_backward,
                                       .again = norm_again,
-                                      .cheap = true,
+                                      .cheap = MZ_CHEAP_NORM,
                                       .inputs = {x, residual},
                                       .outputs = {[Y] = y, [SUM] = sum},
                                       .saved = {[NORMALISED] = sum ? sum : x, [MEAN] = mean, [RSTD] = rstd},

@@ -79,9 +79,10 @@ void mz_tape_set_deferring(mz_tape *tape, bool deferring)
 
 /* ---- randomness and weights ---- */
 
-void mz_tape_begin_unit(mz_tape *tape, const char *unit_name)
+void mz_tape_begin_unit(mz_tape *tape, int unit, const char *unit_name)
 {
     tape->unit = unit_name;
+    tape->unit_number = unit;
     tape->n_sites = 0;
     tape->unit_first_node = tape->n_nodes;
 }
@@ -175,9 +176,12 @@ void mz_tape_push(mz_tape *tape, const mz_node *node)
 /* A node of another unit will not do: that unit's parameters may be elsewhere by the time of the backward pass. */
 int mz_tape_cheap_producer(const mz_tape *tape, const mz_tensor *x)
 {
-    bool cheap = tape->options.recompute_cheap && tape->recording && x->producer >= tape->unit_first_node &&
-                 tape->nodes[x->producer].cheap;
-    return cheap ? x->producer : -1;
+    const mz_recompute *r = &tape->options.recompute;
+    const int first_kept[] = {
+        [MZ_NOT_CHEAP] = 0, [MZ_CHEAP_ACTIVATION] = r->activations, [MZ_CHEAP_NORM] = r->norms};
+    if (!tape->recording || x->producer < tape->unit_first_node)
+        return -1;
+    return tape->unit_number < first_kept[tape->nodes[x->producer].cheap] ? x->producer : -1;
 }
 
 /* ---- backward ---- */

@@ -2,6 +2,8 @@
 #ifndef MZ_TENSOR_TAPE_H
 #define MZ_TENSOR_TAPE_H
 
+#include <limits.h>
+
 #include "device/arena.h"
 #include "device/device.h"
 #include "kernels/kernels.h"
@@ -51,6 +53,14 @@ struct mz_param {
  * Called in forward too (fused losses form gradients there). */
 typedef mz_status (*mz_grad_request)(void *context, mz_param *param);
 
+/* Outputs that are computed again in the backward pass rather than kept: those of activation functions in the first
+ * `activations` units, those of layer norms in the first `norms`. All of them are a third of a transformer's memory,
+ * for about 2 % more work; per byte, activation functions cost less. */
+typedef struct mz_recompute {
+    int activations, norms;
+} mz_recompute;
+#define MZ_RECOMPUTE_ALL ((mz_recompute){INT_MAX, INT_MAX})
+
 typedef struct mz_tape_options {
     mz_device *device;            /* borrowed */
     mz_stream *stream;            /* compute stream, borrowed */
@@ -61,9 +71,7 @@ typedef struct mz_tape_options {
     const mz_rng_state *rng;  /* device memory; NULL: no dropout */
     const float *loss_weight; /* device scalar: multiplies the losses; NULL: 1 */
     const float *grad_weight; /* device scalar: loss_weight times the loss scale; NULL: 1 */
-    /* Outputs of activations and layer norms are computed again in the backward pass rather than kept: a third less
-     * memory for transformers, for about 2 % more work. */
-    bool recompute_cheap;
+    mz_recompute recompute;
 } mz_tape_options;
 
 mz_status mz_tape_create(const mz_tape_options *options, mz_tape **tape);
@@ -85,7 +93,7 @@ void mz_tape_set_samples(mz_tape *tape, int64_t n_samples);
 
 /* Random sites are (name, operation's index since this call), so that recomputing a unit draws alike. The name is
  * borrowed until the next call. */
-void mz_tape_begin_unit(mz_tape *tape, const char *unit_name);
+void mz_tape_begin_unit(mz_tape *tape, int unit, const char *unit_name);
 
 /* A mark on the tape, and the backward walk from the end down to it. Nodes are popped as they run and
  * their saved tensors released. The seed gradient of a loss tensor is implied (losses are already

@@ -130,7 +130,7 @@ mz_status mz_engine_create(mz_world *world, const mz_config *config, const mz_mo
         engine->config = *config;
         engine->model = model;
         engine->inference = options && options->inference;
-        engine->recompute_cheap = config->recompute_cheap;
+        engine->recompute = mz_plan_recompute(config);
         engine->room_rank = -1;
         mz_loss_scaler_init(&engine->scaler, config);
         st = engine->inference ? MZ_OK : check_schedule(&config->scheduler);

@@ -59,7 +59,7 @@ struct mz_engine {
     bool stop_vote;       /* the training loop's: this rank was asked to stop */
     bool stop_agreed;     /* at the last step some rank was */
     bool save_due;        /* the training loop's: a save comes right after the next step */
-    bool recompute_cheap; /* the tape's option: asked for, or taken when a step does not fit otherwise */
+    mz_recompute recompute; /* the tape's option: asked for, or taken when a step does not fit otherwise */
 
     int64_t steps;   /* optimiser steps done, skipped ones included */
     int64_t skipped; /* of these, by overflow: they move neither schedule nor Adam's t, as in DeepSpeed */
@@ -89,9 +89,15 @@ typedef struct mz_plan {
     double flops;        /* forward and backward without recomputation */
     double played_flops; /* what was played on the way, recomputation included */
 } mz_plan;
-/* recompute_cheap: as the tape's option of that name. */
+/* recompute: as the tape's option of that name. */
 mz_status mz_plan_step(const mz_model *model, const mz_config *config, const mz_batch *shapes, bool training,
-                       bool recompute_cheap, mz_plan *plan);
+                       mz_recompute recompute, mz_plan *plan);
+/* The least recomputation, but no less than `least`, with which the arena takes no more than `room`; else all of
+ * it. *recompute and *plan are what was found. */
+mz_status mz_plan_within(const mz_model *model, const mz_config *config, const mz_batch *shapes, mz_recompute least,
+                         size_t room, mz_recompute *recompute, mz_plan *plan);
+/* What the configuration asks for, whatever there is room for. */
+mz_recompute mz_plan_recompute(const mz_config *config);
 
 /* Tensors of a batch's shapes; no memory stands behind them. */
 mz_status mz_plan_inputs(mz_device *meta, mz_tape *tape, const mz_batch *shapes, mz_dtype dtype,

@@ -26,8 +26,9 @@ static int64_t largest_batch(const mz_engine *engine, const mz_batch *shapes, bo
         }
         trial.n_samples = middle;
         mz_plan plan;
-        bool fits = mz_plan_step(engine->model, &engine->config, &trial, training, true, &plan) == MZ_OK &&
-                    plan.arena_bytes <= room;
+        bool fits =
+            mz_plan_step(engine->model, &engine->config, &trial, training, MZ_RECOMPUTE_ALL, &plan) == MZ_OK &&
+            plan.arena_bytes <= room;
         *(fits ? &low : &high) = middle;
     }
     return low;
@@ -101,7 +102,7 @@ static mz_status replace_tape(mz_engine *engine)
                                      .rng = &scalars->rng,
                                      .loss_weight = &scalars->loss_weight,
                                      .grad_weight = &scalars->grad_weight,
-                                     .recompute_cheap = engine->recompute_cheap};
+                                     .recompute = engine->recompute};
     mz_tape_destroy(engine->tape);
     engine->tape = NULL;
     return mz_tape_create(&options, &engine->tape);
@@ -126,21 +127,44 @@ static bool is_planned(const mz_engine *engine, mz_shape_key key)
     return false;
 }
 
-/* The same step with less kept and a little more computed. */
-static mz_status plan_thriftily(mz_engine *engine, const mz_batch *shapes, mz_plan *plan)
+/* The same step with less kept and a little more computed, so that it takes no more than `room` if that can be. */
+static mz_status plan_thriftily(mz_engine *engine, const mz_batch *shapes, size_t room, mz_plan *plan)
 {
-    double before = (double)plan->arena_bytes;
-    double flops = plan->flops;
-    mz_status st = mz_plan_step(engine->model, &engine->config, shapes, true, true, plan);
+    double before = (double)plan->arena_bytes, flops = plan->flops;
+    mz_recompute recompute;
+    mz_status st =
+        mz_plan_within(engine->model, &engine->config, shapes, engine->recompute, room, &recompute, plan);
     plan->flops = flops;
-    if (st == MZ_OK) {
-        engine->recompute_cheap = true;
-        mz_log_root(MZ_LOG_INFO,
-                    "activations would need %.2f GiB: outputs of activation functions and layer norms are computed "
-                    "again in the backward pass, which leaves %.2f GiB",
-                    before / GIB, (double)plan->arena_bytes / GIB);
-    }
-    return st;
+    if (st != MZ_OK || plan->arena_bytes > room)
+        return st;
+    engine->recompute = recompute;
+    mz_log_root(
+        MZ_LOG_INFO,
+        "activations would need %.2f GiB: outputs of activation functions in %d units and of layer norms in %d "
+        "are computed again in the backward pass, which leaves %.2f GiB",
+        before / GIB, recompute.activations, recompute.norms, (double)plan->arena_bytes / GIB);
+    return MZ_OK;
+}
+
+/* mpizero.activation_memory */
+static mz_status keep_within_limit(mz_engine *engine, const mz_batch *shapes, mz_plan *plan)
+{
+    double limit = engine->config.activation_memory * GIB;
+    if (limit == 0 || (double)plan->arena_bytes <= limit)
+        return MZ_OK;
+    mz_status st = plan_thriftily(engine, shapes, (size_t)limit, plan);
+    if (st != MZ_OK || (double)plan->arena_bytes <= limit)
+        return st;
+    return mz_fail(
+        MZ_ERR_MEMORY,
+        "activations of a micro-batch of %lld need %.2f GiB at least, --activation-memory allows %.2f: give "
+        "more, a smaller --per-device-train-batch-size, or --gradient-checkpointing",
+        (long long)shapes->n_samples, (double)plan->arena_bytes / GIB, engine->config.activation_memory);
+}
+
+static bool recomputes_all(const mz_engine *engine)
+{
+    return engine->recompute.norms >= mz_model_n_units(engine->model);
 }
 
 mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool training)
@@ -151,7 +175,10 @@ mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool trai
 
     mz_plan plan;
     size_t staging = mz_staging_bytes(shapes, engine->config.dtype);
-    mz_status st = mz_plan_step(engine->model, &engine->config, shapes, training, engine->recompute_cheap, &plan);
+    mz_status st = mz_plan_step(engine->model, &engine->config, shapes, training, engine->recompute, &plan);
+    mz_recompute before = engine->recompute;
+    if (st == MZ_OK && training)
+        st = keep_within_limit(engine, shapes, &plan);
     if (st != MZ_OK)
         return st;
     if (training)
@@ -160,8 +187,8 @@ mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool trai
     if (plan.arena_bytes > engine->arena_bytes) {
         size_t room = 0;
         st = room_for_arena(engine, &room);
-        if (st == MZ_OK && plan.arena_bytes > room && training && !engine->recompute_cheap)
-            st = plan_thriftily(engine, shapes, &plan);
+        if (st == MZ_OK && plan.arena_bytes > room && training && !recomputes_all(engine))
+            st = plan_thriftily(engine, shapes, room, &plan);
         if (st == MZ_OK && plan.arena_bytes > room)
             st = out_of_memory(engine, shapes, training, plan.arena_bytes, room);
         if (st == MZ_OK)
@@ -172,6 +199,7 @@ mz_status mz_engine_reserve(mz_engine *engine, const mz_batch *shapes, bool trai
         st = mz_staging_reserve(&engine->staging, engine->device, staging);
         grew = true;
     }
+    grew = grew || before.activations != engine->recompute.activations || before.norms != engine->recompute.norms;
     if (st == MZ_OK && (grew || !engine->tape))
         st = replace_tape(engine);
     if (st == MZ_OK)

@@ -11,6 +11,8 @@
 
 enum { MOST_RANKS = 1000000 };
 
+#define GIB (1024.0 * 1024.0 * 1024.0)
+
 void mz_estimate_options_default(mz_estimate_options *options)
 {
     *options = (mz_estimate_options){.inner_us = -1, .outer_us = -1};
@@ -38,7 +40,13 @@ static mz_status plan_activations(estimate *e)
 {
     const mz_host_input inputs[] = {ids_of(e, MZ_INPUT_IDS), ids_of(e, MZ_INPUT_LABELS)};
     const mz_batch shapes = {.inputs = inputs, .n_inputs = 2, .n_samples = e->config.micro_batch_size};
-    return mz_plan_step(e->model, &e->config, &shapes, true, e->config.recompute_cheap, &e->plan);
+    mz_recompute recompute = mz_plan_recompute(&e->config);
+    mz_status st = mz_plan_step(e->model, &e->config, &shapes, true, recompute, &e->plan);
+    double flops = e->plan.flops, limit = e->config.activation_memory * GIB;
+    if (st == MZ_OK && limit > 0 && (double)e->plan.arena_bytes > limit)
+        st = mz_plan_within(e->model, &e->config, &shapes, recompute, (size_t)limit, &recompute, &e->plan);
+    e->plan.flops = flops;
+    return st;
 }
 
 /* How many nodes of how many ranks. */

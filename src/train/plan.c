@@ -39,7 +39,7 @@ static mz_status planner_params(planner *p)
 }
 
 static mz_status planner_open(planner *p, const mz_model *model, const mz_config *config, bool training,
-                              bool recompute_cheap)
+                              mz_recompute recompute)
 {
     mz_status st = mz_device_open("meta", 0, 1, &p->device);
     if (st == MZ_OK)
@@ -56,7 +56,7 @@ static mz_status planner_open(planner *p, const mz_model *model, const mz_config
                                      .arena = p->arena,
                                      .dtype = config->dtype,
                                      .rng = &never_read,
-                                     .recompute_cheap = recompute_cheap};
+                                     .recompute = recompute};
     st = mz_tape_create(&options, &p->tape);
     if (st == MZ_OK)
         st = planner_params(p);
@@ -95,7 +95,7 @@ mz_status mz_plan_logits(const mz_model *model, const mz_config *config, const m
     planner p = {0};
     mz_tensor *result = NULL;
     mz_run run = {.goal = MZ_GOAL_LOGITS, .last_position_only = last_position_only};
-    mz_status st = planner_open(&p, model, config, false, false);
+    mz_status st = planner_open(&p, model, config, false, (mz_recompute){0});
     if (st == MZ_OK)
         st = mz_plan_inputs(p.device, p.tape, shapes, config->dtype, run.inputs);
     if (st == MZ_OK)
@@ -107,14 +107,14 @@ mz_status mz_plan_logits(const mz_model *model, const mz_config *config, const m
 }
 
 mz_status mz_plan_step(const mz_model *model, const mz_config *config, const mz_batch *shapes, bool training,
-                       bool recompute_cheap, mz_plan *plan)
+                       mz_recompute recompute, mz_plan *plan)
 {
     planner p = {0};
     mz_tensor *result = NULL;
     mz_run run = {.goal = MZ_GOAL_LOSS, .training = training};
     double forward_flops = 0;
 
-    mz_status st = planner_open(&p, model, config, training, recompute_cheap);
+    mz_status st = planner_open(&p, model, config, training, recompute);
     if (st == MZ_OK)
         st = mz_plan_inputs(p.device, p.tape, shapes, config->dtype, run.inputs);
     if (st == MZ_OK)
@@ -133,10 +133,50 @@ mz_status mz_plan_step(const mz_model *model, const mz_config *config, const mz_
          * instead: forward once, backward twice the work. */
         if (training) {
             mz_plan evaluation;
-            st = mz_plan_step(model, config, shapes, false, false, &evaluation);
+            st = mz_plan_step(model, config, shapes, false, (mz_recompute){0}, &evaluation);
             plan->flops = 3 * evaluation.flops;
         }
     }
     planner_close(&p);
     return st;
+}
+
+/* Degrees of recomputation: first the activation functions' outputs of one more unit each, then the norms'. */
+static mz_recompute recompute_at(int degree, int n_units)
+{
+    return (mz_recompute){degree < n_units ? degree : n_units, degree < n_units ? 0 : degree - n_units};
+}
+
+static int degree_of(mz_recompute r, int n_units)
+{
+    int activations = r.activations < n_units ? r.activations : n_units;
+    int norms = r.norms < n_units ? r.norms : n_units;
+    return norms > 0 ? n_units + norms : activations;
+}
+
+mz_status mz_plan_within(const mz_model *model, const mz_config *config, const mz_batch *shapes, mz_recompute least,
+                         size_t room, mz_recompute *recompute, mz_plan *plan)
+{
+    int n_units = mz_model_n_units(model);
+    int low = degree_of(least, n_units) - 1, high = 2 * n_units; /* low is too little, high has to do */
+    *recompute = recompute_at(high, n_units);
+    mz_status st = mz_plan_step(model, config, shapes, true, *recompute, plan);
+    while (st == MZ_OK && plan->arena_bytes <= room && high - low > 1) {
+        int middle = low + (high - low) / 2;
+        mz_plan trial;
+        st = mz_plan_step(model, config, shapes, true, recompute_at(middle, n_units), &trial);
+        if (st == MZ_OK && trial.arena_bytes <= room) {
+            high = middle;
+            *plan = trial;
+        } else {
+            low = middle;
+        }
+    }
+    *recompute = recompute_at(high, n_units);
+    return st;
+}
+
+mz_recompute mz_plan_recompute(const mz_config *config)
+{
+    return config->recompute_cheap ? MZ_RECOMPUTE_ALL : (mz_recompute){0};
 }

@@ -78,7 +78,7 @@ static mz_status player_open(player *p, const mz_model *model, const mz_config *
                                      .rng = &never_read,
                                      .grad_request = mz_zero_grad_request,
                                      .grad_context = p->zero,
-                                     .recompute_cheap = config->recompute_cheap};
+                                     .recompute = mz_plan_recompute(config)};
     return st == MZ_OK ? mz_tape_create(&options, &p->tape) : st;
 }
 
@@ -124,7 +124,7 @@ static mz_status find_pace(const mz_model *model, const mz_config *config, const
     *pace = (mz_meta_pace){.seconds_per_update = rates->updates > 0 ? 1 / rates->updates : 0};
     if (rates->flops <= 0)
         return MZ_OK;
-    mz_status st = mz_plan_step(model, &plain, shapes, true, false, &plan);
+    mz_status st = mz_plan_step(model, &plain, shapes, true, (mz_recompute){0}, &plan);
     if (st == MZ_OK)
         pace->seconds_per_flop =
             tokens * mz_flops_per_token(model, shapes->inputs[0].shape[1]) / rates->flops / plan.played_flops;

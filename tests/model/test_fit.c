@@ -54,9 +54,32 @@ static double step(mz_world *world, const mz_model *model, const mz_config *conf
         status = mz_engine_backward(engine);
     if (status == MZ_OK)
         status = mz_engine_step(engine, &info);
-    *recomputes = engine->recompute_cheap;
+    *recomputes = engine->recompute.activations > 0;
     mz_engine_destroy(engine);
     return status == MZ_OK ? info.grad_norm : -1;
+}
+
+/* What is asked for is kept to with as little recomputation as that takes, and the gradients stay. */
+static void check_limit(mz_world *world, const mz_model *model, const mz_config *config, const mz_batch *batch,
+                        size_t plain, double want)
+{
+    mz_config limited = *config;
+    mz_recompute found, less;
+    mz_plan plan, more;
+    bool recomputes;
+    size_t limit = plain / 10 * 9;
+    expect(mz_plan_within(model, config, batch, (mz_recompute){0}, limit, &found, &plan) == MZ_OK, "a plan");
+    expect(plan.arena_bytes <= limit && found.activations > 0 && found.activations < 6 && found.norms == 0,
+           "a tenth less is saved in some units");
+    less = (mz_recompute){found.activations - 1, 0};
+    expect(mz_plan_step(model, config, batch, true, less, &more) == MZ_OK && more.arena_bytes > limit,
+           "one unit fewer does not do");
+    limited.activation_memory = (double)limit / (1 << 30);
+    double got = step(world, model, &limited, plain, &recomputes);
+    expect(recomputes && fabs(got - want) <= 1e-6 * want, "a step within the limit, with the same gradients");
+    limited.activation_memory = (double)plain / 4 / (1 << 30);
+    expect(step(world, model, &limited, plain, &recomputes) < 0 && strstr(mz_last_error(), "--activation-memory"),
+           "a limit that is too low is refused");
 }
 
 static void check(mz_world *world, const mz_model *model, const mz_config *config)
@@ -66,8 +89,8 @@ static void check(mz_world *world, const mz_model *model, const mz_config *confi
     const mz_batch batch = {.inputs = shapes, .n_inputs = 2, .n_samples = B};
     mz_plan plain, thrifty;
     bool recomputes;
-    expect(mz_plan_step(model, config, &batch, true, false, &plain) == MZ_OK, "a plan");
-    expect(mz_plan_step(model, config, &batch, true, true, &thrifty) == MZ_OK, "a plan");
+    expect(mz_plan_step(model, config, &batch, true, (mz_recompute){0}, &plain) == MZ_OK, "a plan");
+    expect(mz_plan_step(model, config, &batch, true, MZ_RECOMPUTE_ALL, &thrifty) == MZ_OK, "a plan");
     printf("a step needs %zu bytes, %zu with recomputation\n", plain.arena_bytes, thrifty.arena_bytes);
     expect(thrifty.arena_bytes < plain.arena_bytes * 3 / 4, "recomputation saves a quarter");
 
@@ -75,6 +98,7 @@ static void check(mz_world *world, const mz_model *model, const mz_config *confi
     expect(want > 0 && !recomputes, "a step in enough memory");
     double got = step(world, model, config, thrifty.arena_bytes, &recomputes);
     expect(recomputes && fabs(got - want) <= 1e-6 * want, "a step in less memory, with the same gradients");
+    check_limit(world, model, config, &batch, plain.arena_bytes, want);
     expect(step(world, model, config, thrifty.arena_bytes / 2, &recomputes) < 0 &&
                strstr(mz_last_error(), "A micro-batch of 2 fits"),
            "a message that says what fits");
@@ -88,7 +112,7 @@ static void check_ranks(mz_world *world, const mz_model *model, const mz_config 
     const mz_batch batch = {.inputs = shapes, .n_inputs = 2, .n_samples = B};
     mz_plan thrifty;
     mz_engine *engine = NULL;
-    expect(mz_plan_step(model, config, &batch, true, true, &thrifty) == MZ_OK, "a plan");
+    expect(mz_plan_step(model, config, &batch, true, MZ_RECOMPUTE_ALL, &thrifty) == MZ_OK, "a plan");
     expect(mz_engine_create(world, config, model, NULL, &engine) == MZ_OK, "an engine");
     if (failures)
         return;
@@ -104,7 +128,7 @@ static void check_ranks(mz_world *world, const mz_model *model, const mz_config 
     free_bytes = (size_t)1 << 40;
     if (world->rank == 1)
         free_bytes = thrifty.arena_bytes + thrifty.arena_bytes / 32;
-    expect(mz_engine_plan(engine, &batch) == MZ_OK && engine->recompute_cheap, "both ranks recompute");
+    expect(mz_engine_plan(engine, &batch) == MZ_OK && engine->recompute.activations > 0, "both ranks recompute");
     mz_engine_destroy(engine);
 }
 

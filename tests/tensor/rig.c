@@ -33,7 +33,7 @@ void rig_open(rig *r, const char *device_name, int flags)
                                      .rng = &r->rng,
                                      .loss_weight = &r->loss_weight,
                                      .grad_weight = &r->grad_weight,
-                                     .recompute_cheap = (flags & RIG_RECOMPUTE) != 0};
+                                     .recompute = flags & RIG_RECOMPUTE ? MZ_RECOMPUTE_ALL : (mz_recompute){0}};
     rig_ok(mz_tape_create(&options, &r->tape), "tape");
 }
 

@@ -21,7 +21,7 @@ typedef struct rig {
 
 enum {
     RIG_REFERENCE = 1, /* kernels/ref instead of the device's best */
-    RIG_RECOMPUTE = 2, /* the tape's recompute_cheap */
+    RIG_RECOMPUTE = 2, /* the tape's MZ_RECOMPUTE_ALL */
     RIG_BF16 = 4,      /* parameters and activations; else fp32 */
     RIG_F16 = 8,
     RIG_GRAD_F32 = 16 /* parameters' gradients; else as parameters */

@@ -24,7 +24,7 @@ static void build(bench *b, const grad_case *c, bool recording, mz_tensor **y)
 {
     mz_tape_set_mode(b->r.tape, recording, true);
     mz_tape_set_deferring(b->r.tape, saving && recording);
-    mz_tape_begin_unit(b->r.tape, "unit");
+    mz_tape_begin_unit(b->r.tape, 0, "unit");
     rig_ok(c->build(b, y), c->name);
 }
 
