@@ -189,3 +189,19 @@ mz_status mz_all_reduce_host(mz_comm *comm, double *values, int n, bool maximum,
     }
     return status;
 }
+
+mz_status mz_comm_share(mz_comm *comm, void *memory, size_t bytes)
+{
+    return comm && comm->gpu ? mz_gpu_comm_share(comm->gpu, memory, bytes) : MZ_OK;
+}
+
+mz_status mz_comm_publish(mz_comm *comm, const char *label, mz_stream *stream)
+{
+    return comm && comm->gpu ? mz_gpu_comm_publish(comm->gpu, label, stream) : MZ_OK;
+}
+
+void mz_comm_forget(mz_comm *comm, const void *memory)
+{
+    if (comm && comm->gpu)
+        mz_gpu_comm_forget(comm->gpu, memory);
+}

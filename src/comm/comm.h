@@ -152,6 +152,18 @@ mz_status mz_reduce_scatter_quantized(mz_comm *comm, const mz_segment *segments,
                                       const char *label, mz_stream *stream);
 mz_status mz_barrier(mz_comm *comm, const char *label);
 
+/* Collective. Memory that all-gathers send from again and again: on all ranks a block of as many bytes, which lies
+ * there alike, that is, whatever one rank sends from or receives to in it, the others send from or receive to at the
+ * same place of theirs. The GPUs of one node then copy it from each other, which waits for nobody: what a rank has
+ * written there is seen by all-gathers behind its next mz_comm_publish, and is not written again before a collective
+ * on host values that every rank enters when its own all-gathers have ended. Elsewhere, and where GPUs cannot read
+ * each other's memory, nothing changes. Borrowed until mz_comm_forget, which is not collective and comes before the
+ * memory is freed. comm may be NULL. */
+mz_status mz_comm_share(mz_comm *comm, void *memory, size_t bytes);
+/* Collective, stream-ordered. */
+mz_status mz_comm_publish(mz_comm *comm, const char *label, mz_stream *stream);
+void mz_comm_forget(mz_comm *comm, const void *memory);
+
 /* Small sums and maxima of host values, blocking, within the deadline; values in place. n <= 64. */
 mz_status mz_all_reduce_host(mz_comm *comm, double *values, int n, bool maximum, const char *label);
 

@@ -6,6 +6,7 @@
 
 #include "comm/mpi_check.h"
 #include "comm/nccl.h"
+#include "comm/peers.h"
 #include "comm/relay.h"
 #include "comm/watch.h"
 #include "core/error.h"
@@ -19,6 +20,7 @@ struct mz_gpu_comm {
     mz_shm_sync sync;
     mz_node_transport *node; /* NULL: one rank per node */
     mz_relay *relay;         /* NULL: one node */
+    mz_peers *peers;         /* NULL: no memory is shared */
     mz_watch *watch;         /* NULL: one rank */
     uint64_t n_issued;
 };
@@ -109,6 +111,16 @@ static mz_status run_alone(mz_gpu_comm *gpu, const mz_collective *what, mz_strea
 
 /* ---- several ---- */
 
+static mz_status all_gather(mz_gpu_comm *gpu, const mz_collective *what, const mz_op_info *op, mz_stream *stream)
+{
+    mz_node_transport *node = gpu->node;
+    if (!mz_peers_can_gather(gpu->peers, what->segments, what->n_segments, what->dtype))
+        return node->ops->all_gather(node, op, what->segments, what->n_segments, what->dtype, stream);
+    for (int i = 0; i < what->n_segments; i++)
+        node->bytes_sent += (double)what->segments[i].count * (double)mz_dtype_size(what->dtype) * (node->size - 1);
+    return mz_peers_all_gather(gpu->peers, what->segments, what->n_segments, what->dtype, stream);
+}
+
 static mz_status launch(mz_gpu_comm *gpu, const mz_collective *what, const mz_op_info *op, mz_stream *stream)
 {
     mz_node_transport *node = gpu->node;
@@ -116,7 +128,7 @@ static mz_status launch(mz_gpu_comm *gpu, const mz_collective *what, const mz_op
         return mz_relay_issue(gpu->relay, what, op, stream);
     switch (what->kind) {
     case MZ_ALL_GATHER:
-        return node->ops->all_gather(node, op, what->segments, what->n_segments, what->dtype, stream);
+        return all_gather(gpu, what, op, stream);
     case MZ_REDUCE_SCATTER:
         return node->ops->reduce_scatter(node, op, what->segments, what->n_segments, what->dtype, what->recv_dtype,
                                          what->scale, what->accumulate, stream);
@@ -124,8 +136,9 @@ static mz_status launch(mz_gpu_comm *gpu, const mz_collective *what, const mz_op
         return node->ops->all_reduce(node, op, what->segments, what->n_segments, what->dtype, what->scale, stream);
     case MZ_BROADCAST:
         return node->ops->broadcast(node, op, what->segments, what->n_segments, what->dtype, what->root, stream);
-    case MZ_ALL_TO_ALL:
     case MZ_BARRIER:
+        return mz_peers_meet(gpu->peers, stream);
+    case MZ_ALL_TO_ALL:
     case MZ_HOST_REDUCE:
     case MZ_N_COLLECTIVES:
         break;
@@ -174,6 +187,7 @@ static void give_up(void *context, mz_status status, const char *message)
         mz_relay_abort(gpu->relay, status, message);
     if (gpu->node)
         gpu->node->ops->abort(gpu->node, status, message);
+    mz_peers_abort(gpu->peers);
 }
 
 static mz_status open_watch(mz_gpu_comm *gpu)
@@ -280,6 +294,7 @@ void mz_gpu_comm_destroy(mz_gpu_comm *gpu)
             gpu->node->ops->abort(gpu->node, gpu->comm->failed, gpu->comm->failed_message);
     }
     mz_relay_destroy(gpu->relay);
+    mz_peers_destroy(gpu->peers);
     if (gpu->node)
         gpu->node->ops->destroy(gpu->node);
     if (gpu->stream)
@@ -300,4 +315,28 @@ void mz_gpu_comm_stats(mz_gpu_comm *gpu, mz_comm_stats *stats)
     if (gpu->relay)
         stats->bytes_between_nodes += mz_relay_bytes_sent(gpu->relay);
     stats->seconds += mz_watch_seconds(gpu->watch);
+}
+
+/* ---- shared memory ---- */
+
+mz_status mz_gpu_comm_share(mz_gpu_comm *gpu, void *memory, size_t bytes)
+{
+    mz_comm *comm = gpu->comm;
+    mz_status status = MZ_OK;
+    if (!gpu->node || gpu->relay)
+        return MZ_OK;
+    if (!gpu->peers)
+        status = mz_peers_create(comm->group, &gpu->sync.members, comm->device, &gpu->peers);
+    return status ? status : mz_peers_share(gpu->peers, memory, bytes);
+}
+
+void mz_gpu_comm_forget(mz_gpu_comm *gpu, const void *memory)
+{
+    mz_peers_forget(gpu->peers, memory);
+}
+
+mz_status mz_gpu_comm_publish(mz_gpu_comm *gpu, const char *label, mz_stream *stream)
+{
+    const mz_collective what = {.kind = MZ_BARRIER, .label = label};
+    return gpu->peers ? mz_gpu_comm_issue(gpu, &what, stream) : MZ_OK;
 }

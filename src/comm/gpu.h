@@ -19,6 +19,11 @@ void mz_gpu_comm_destroy(mz_gpu_comm *gpu);
 /* Launches a collective on device memory; stream NULL: and waits for it. */
 mz_status mz_gpu_comm_issue(mz_gpu_comm *gpu, const mz_collective *what, mz_stream *stream);
 
+/* As mz_comm_share, mz_comm_publish and mz_comm_forget. */
+mz_status mz_gpu_comm_share(mz_gpu_comm *gpu, void *memory, size_t bytes);
+mz_status mz_gpu_comm_publish(mz_gpu_comm *gpu, const char *label, mz_stream *stream);
+void mz_gpu_comm_forget(mz_gpu_comm *gpu, const void *memory);
+
 void mz_gpu_comm_stats(mz_gpu_comm *gpu, mz_comm_stats *stats);
 
 #endif

@@ -9,12 +9,12 @@ libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.
 	src/comm/all_reduce.h src/comm/all_reduce.c src/comm/issue.h \
 	src/comm/issue.c src/comm/watch.h src/comm/watch.c src/comm/gpu.h src/comm/gpu.c src/comm/nccl.h \
 	src/comm/relay.h src/comm/relay_impl.h src/comm/relay.c src/comm/relay_collectives.c \
-	src/comm/nccl_plain.h \
+	src/comm/nccl_plain.h src/comm/peers.h \
 	src/comm/predicted.h src/comm/predicted.c src/comm/collectives.c src/comm/comm.c
 if HAVE_NCCL
-libmpizero_a_SOURCES += src/comm/nccl.c src/comm/nccl_plain.c
+libmpizero_a_SOURCES += src/comm/nccl.c src/comm/nccl_plain.c src/comm/peers.c
 else
-libmpizero_a_SOURCES += src/comm/nccl_none.c
+libmpizero_a_SOURCES += src/comm/nccl_none.c src/comm/peers_none.c
 endif
 if HAVE_UCX
 libmpizero_a_SOURCES += src/comm/ucx_link.h src/comm/ucx_link.c src/comm/ucx_progress.c src/comm/ucx_wire.c \
@@ -25,7 +25,7 @@ endif
 EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh tests/comm/relay_failures.sh
 check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_probe tests/comm/killed_probe tests/comm/gpu_probe \
 	tests/comm/watch.np3 \
-	tests/comm/failures.np4 tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/quantized.np4 tests/comm/setup.np3 \
+	tests/comm/shared.np2 tests/comm/shared.np4 tests/comm/failures.np4 tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/quantized.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6 tests/comm/relay.np2 tests/comm/relay.np3 tests/comm/relay.np4 \
 	tests/comm/relay_probe tests/comm/nodes tests/comm/relay_nodes.np4 tests/comm/relay_setup.np3
@@ -37,6 +37,8 @@ tests_comm_launch_probe_SOURCES = tests/comm/launch_probe.c
 tests_comm_killed_probe_SOURCES = tests/comm/killed_probe.c
 tests_comm_gpu_probe_SOURCES = tests/comm/gpu_probe.c
 tests_comm_watch_np3_SOURCES = tests/comm/watch.c
+tests_comm_shared_np2_SOURCES = tests/comm/shared.c
+tests_comm_shared_np4_SOURCES = tests/comm/shared.c
 tests_comm_bits_np4_SOURCES = tests/comm/bits.c
 tests_comm_groups_np4_SOURCES = tests/comm/groups.c
 tests_comm_quantized_np4_SOURCES = tests/comm/quantized.c
@@ -61,7 +63,7 @@ tests_comm_relay_np4_SOURCES = tests/comm/collectives.c $(gpu_double)
 tests_comm_relay_np2_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 tests_comm_relay_np3_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 tests_comm_relay_np4_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
-TESTS += tests/comm/watch.np3 tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh \
+TESTS += tests/comm/watch.np3 tests/comm/shared.np2 tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh \
 	tests/comm/failures.np4 \
 	tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/quantized.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \

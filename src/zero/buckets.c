@@ -207,7 +207,7 @@ mz_status mz_zero_buffers_create(mz_zero *z)
         sum += elements;
         largest = elements > largest ? elements : largest;
     }
-    int64_t capacity = largest > r->limit ? largest : r->limit < sum ? r->limit : sum;
+    int64_t usual = mz_zero_bucket_limit(z), capacity = largest > usual ? largest : usual < sum ? usual : sum;
     mz_status status = MZ_OK;
     r->n_shared = z->overlap && sum > capacity ? 2 : 1;
     for (int i = 0; !status && i < r->n_shared; i++)

@@ -104,8 +104,8 @@ mz_status mz_zero_fetch_before(mz_zero *z, int step, int unit)
     mz_status status = run_actions(z, plan->actions + s->first, s->n_before);
     for (int i = 0; i < s->n_before; i++)
         z->counters.prefetch_misses += plan->actions[s->first + i].kind == MZ_FETCH_DEMAND;
-    for (int i = 0; !status && i < f->n_needs[unit]; i++) {
-        int need = f->needs[unit][i];
+    for (int i = 0; !status && i < z->n_needs[unit]; i++) {
+        int need = z->needs[unit][i];
         z->counters.prefetch_hits += f->ahead[need];
         f->ahead[need] = false;
         if (z->overlap && sharded_segment(z, need))
@@ -137,19 +137,6 @@ void mz_zero_fetch_stale(mz_zero *z)
         z->segments[i].second_fresh = false;
 }
 
-static mz_status find_needs(mz_zero *z)
-{
-    mz_fetcher *f = &z->fetcher;
-    for (int unit = 0; unit < z->layout->n_units; unit++) {
-        int room = mz_model_unit(mz_runner_model(z->runner), unit)->n_uses + 1;
-        f->needs[unit] = mz_calloc((size_t)room, sizeof *f->needs[unit]);
-        if (!f->needs[unit])
-            return MZ_ERR_MEMORY;
-        f->n_needs[unit] = mz_runner_unit_needs(z->runner, unit, f->needs[unit]);
-    }
-    return MZ_OK;
-}
-
 static mz_status create_plans(mz_zero *z)
 {
     mz_fetcher *f = &z->fetcher;
@@ -164,8 +151,8 @@ static mz_status create_plans(mz_zero *z)
     mz_fetch_options options = {
         .n_units = n_units,
         .elements = elements,
-        .needs = (const int *const *)f->needs,
-        .n_needs = f->n_needs,
+        .needs = (const int *const *)z->needs,
+        .n_needs = z->n_needs,
         .prefetch = z->config.zero.stage3_prefetch_bucket_size,
         .max_live = z->config.zero.stage3_max_live_parameters,
         .max_reuse = z->config.zero.stage3_max_reuse_distance,
@@ -186,14 +173,10 @@ mz_status mz_zero_fetcher_create(mz_zero *z)
         return MZ_OK;
     f->gathered = mz_calloc(n_units + 1, sizeof(mz_event *));
     f->ahead = mz_calloc(n_units + 1, sizeof *f->ahead);
-    f->needs = mz_calloc(n_units + 1, sizeof(int *));
-    f->n_needs = mz_calloc(n_units + 1, sizeof *f->n_needs);
     f->segments = mz_calloc(n_units + 1, sizeof *f->segments);
-    if (!f->gathered || !f->ahead || !f->needs || !f->n_needs || !f->segments)
+    if (!f->gathered || !f->ahead || !f->segments)
         return MZ_ERR_MEMORY;
-    mz_status status = find_needs(z);
-    if (!status)
-        status = create_plans(z);
+    mz_status status = create_plans(z);
     if (status)
         return status;
     int64_t pool = f->plans[0]->pool > f->plans[1]->pool ? f->plans[0]->pool : f->plans[1]->pool;
@@ -210,19 +193,14 @@ mz_status mz_zero_fetcher_create(mz_zero *z)
 void mz_zero_fetcher_free(mz_zero *z)
 {
     mz_fetcher *f = &z->fetcher;
-    for (int unit = 0; z->layout && unit < z->layout->n_units; unit++) {
+    for (int unit = 0; z->layout && unit < z->layout->n_units; unit++)
         if (f->gathered && f->gathered[unit])
             z->device->ops->event_destroy(f->gathered[unit]);
-        if (f->needs)
-            mz_free(f->needs[unit]);
-    }
     if (f->ready)
         z->device->ops->event_destroy(f->ready);
     mz_fetch_plan_destroy(f->plans[0]);
     mz_fetch_plan_destroy(f->plans[1]);
     mz_free(f->gathered);
     mz_free(f->ahead);
-    mz_free(f->needs);
-    mz_free(f->n_needs);
     mz_free(f->segments);
 }

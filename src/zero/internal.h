@@ -84,8 +84,6 @@ typedef struct mz_fetcher {
     mz_event **gathered; /* [n_units] */
     mz_event *ready;
     bool *ahead; /* [n_units] gathered before it was needed, and not used yet */
-    int **needs; /* [n_units] */
-    int *n_needs;
     mz_segment *segments;
 } mz_fetcher;
 
@@ -103,13 +101,22 @@ typedef struct mz_zero_scalars {
     float grad_scale;
 } mz_zero_scalars;
 
+typedef struct mz_zero_block {
+    void *memory;
+    size_t bytes;
+} mz_zero_block;
+
+enum { MZ_ZERO_PARAM_BLOCKS = 2 };
+
 typedef struct mz_updater {
     mz_optim_chunk *chunks; /* device memory */
     mz_optim_group *groups;
     int n_groups;
     mz_zero_scalars *device, host;
-    mz_event *ready, *refreshed;
-    bool refreshing; /* `refreshed` has not been waited for */
+    mz_event *ready;
+    mz_event **refreshed;   /* [n_units] */
+    int *mark;              /* [n_units] which of `refreshed` tells that the unit's parameters are whole again */
+    int n_marked, n_waited; /* units of the last refresh; those that compute has waited for */
     mz_segment *segments;
 } mz_updater;
 
@@ -153,8 +160,11 @@ struct mz_zero {
     mz_layout *layout;
     mz_zero_segment *segments; /* as layout->segments */
     char **labels;             /* [n_units] for the collectives */
+    int **needs;               /* [n_units] units whose parameters a unit reads, itself first */
+    int *n_needs;              /* [n_units] */
     void **blocks;             /* device memory to free */
     int n_blocks, blocks_capacity;
+    mz_zero_block param_blocks[MZ_ZERO_PARAM_BLOCKS]; /* what parameters are gathered from */
     mz_zero_memory memory;
     float *staging; /* pinned, MZ_ZERO_STAGING elements */
     float *loading; /* the same in device memory, where no master is kept; NULL elsewhere */
@@ -196,6 +206,8 @@ void mz_zero_groups_free(mz_zero *z);
 mz_status mz_zero_alloc(mz_zero *z, int64_t n, size_t element_bytes, size_t *category, void **memory);
 mz_status mz_zero_alloc_segments(mz_zero *z);
 mz_status mz_zero_alloc_loading(mz_zero *z);
+/* Collective: the ranks may gather parameters from each other's memory. */
+mz_status mz_zero_share_params(mz_zero *z);
 void mz_zero_free_blocks(mz_zero *z);
 
 /* Orders the compute stream behind `event` and counts the time that takes. */
@@ -208,6 +220,7 @@ mz_status mz_zero_transfer_end(mz_zero *z, mz_event *done);
 mz_status mz_zero_agree(mz_zero *z, mz_status mine, const char *where);
 
 /* reduce.c */
+int64_t mz_zero_bucket_limit(const mz_zero *z); /* elements that gradients are put together up to, if they can */
 mz_status mz_zero_reducer_create(mz_zero *z);
 void mz_zero_reducer_free(mz_zero *z);
 mz_status mz_zero_reduce_segment(mz_zero *z, mz_zero_segment *s); /* s->grad joins the next collective */
@@ -231,8 +244,9 @@ void mz_zero_fetch_stale(mz_zero *z); /* hpZ's copies are not the present parame
 /* update.c, refresh.c */
 mz_status mz_zero_updater_create(mz_zero *z);
 void mz_zero_updater_free(mz_zero *z);
-mz_status mz_zero_refresh(mz_zero *z);      /* whole parameters from the ranks' slices */
-mz_status mz_zero_refresh_wait(mz_zero *z); /* before they are read */
+mz_status mz_zero_refresh(mz_zero *z);                /* whole parameters from the ranks' slices */
+mz_status mz_zero_refresh_wait(mz_zero *z, int unit); /* before a unit's are read */
+mz_status mz_zero_refresh_wait_all(mz_zero *z);
 
 /* checksums.c: takes in what the update has just written; the kernel's callback, with z as its context. */
 void mz_zero_checksums_add(void *zero, const mz_optim_chunk *chunk, int64_t begin, int64_t end);

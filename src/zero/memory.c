@@ -25,8 +25,21 @@ mz_status mz_zero_alloc(mz_zero *z, int64_t n, size_t element_bytes, size_t *cat
     return z->device->ops->fill(z->compute, *memory, 0, bytes);
 }
 
+mz_status mz_zero_share_params(mz_zero *z)
+{
+    mz_status status = MZ_OK;
+    if (!mz_zero_talks(z) || z->stage == 0)
+        return MZ_OK;
+    for (int i = 0; !status && i < MZ_ZERO_PARAM_BLOCKS; i++)
+        if (z->param_blocks[i].memory)
+            status = mz_comm_share(z->shard_comm, z->param_blocks[i].memory, z->param_blocks[i].bytes);
+    return status;
+}
+
 void mz_zero_free_blocks(mz_zero *z)
 {
+    for (int i = 0; i < MZ_ZERO_PARAM_BLOCKS; i++)
+        mz_comm_forget(z->shard_comm, z->param_blocks[i].memory);
     for (int i = 0; i < z->n_blocks; i++)
         z->device->ops->free(z->device, z->blocks[i]);
     mz_free(z->blocks);
@@ -60,6 +73,10 @@ static mz_status alloc_params(mz_zero *z)
     mz_status status = mz_zero_alloc(z, whole, size, &z->memory.params, &memory);
     if (!status)
         status = mz_zero_alloc(z, sliced, size, &z->memory.params, &slices);
+    if (!status) {
+        z->param_blocks[0] = (mz_zero_block){memory, (size_t)whole * size};
+        z->param_blocks[1] = (mz_zero_block){slices, (size_t)sliced * size};
+    }
     whole = sliced = 0;
     for (int i = 0; i < n && !status; i++) {
         mz_zero_segment *s = &z->segments[i];

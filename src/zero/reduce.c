@@ -236,12 +236,17 @@ static mz_status create_slot(mz_zero *z, mz_reduce_slot *slot)
     return status;
 }
 
+int64_t mz_zero_bucket_limit(const mz_zero *z)
+{
+    int64_t limit = z->config.zero.reduce_bucket_size;
+    return limit > MZ_ZERO_BUCKET_ELEMENTS ? MZ_ZERO_BUCKET_ELEMENTS : limit;
+}
+
 /* Elements of a collective at most. Between GPUs a segment goes whole whatever its length: the rows of a part do
  * not lie one after the other, which costs a collective per row, and being cut saves no memory there. */
 static int64_t choose_limit(const mz_zero *z)
 {
-    int64_t limit = z->config.zero.reduce_bucket_size;
-    limit = limit > MZ_ZERO_BUCKET_ELEMENTS ? MZ_ZERO_BUCKET_ELEMENTS : limit;
+    int64_t limit = mz_zero_bucket_limit(z);
     for (int i = 0; strcmp(z->device->ops->name, "cuda") == 0 && i < z->layout->n_segments; i++)
         limit = z->segments[i].at.length > limit ? z->segments[i].at.length : limit;
     return limit;

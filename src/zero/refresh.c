@@ -35,6 +35,23 @@ static mz_status send(mz_zero *z, bucket *b)
     return status;
 }
 
+/* Segments lie in the order of units: one event for the units up to segment i, all of whose segments have been
+ * sent. */
+static mz_status mark_sent(mz_zero *z, int i)
+{
+    mz_updater *u = &z->updater;
+    const mz_layout_segment *s = &z->layout->segments[i];
+    bool last = i + 1 == z->layout->n_segments || z->layout->segments[i + 1].unit != s->unit;
+    int end = s->unit + last;
+    if (!z->overlap || u->n_marked >= end)
+        return MZ_OK;
+    for (; u->n_marked < end; u->n_marked++)
+        u->mark[u->n_marked] = end - 1;
+    return z->device->ops->event_record(u->refreshed[end - 1], z->transfer);
+}
+
+/* The next forward pass starts with the first units, so these go first, in collectives no larger than the wire
+ * needs. */
 static mz_status send_all(mz_zero *z)
 {
     size_t size = mz_dtype_size(z->dtype);
@@ -42,27 +59,31 @@ static mz_status send_all(mz_zero *z)
     int64_t most = row < MZ_LAYOUT_ALIGN ? MZ_LAYOUT_ALIGN : row; /* of each rank's slices in one collective */
     bucket b = {0};
     mz_status status = MZ_OK;
+    z->updater.n_marked = z->updater.n_waited = 0;
     for (int i = 0; !status && i < z->layout->n_segments; i++) {
         const mz_zero_segment *s = &z->segments[i];
-        if (z->stage == 3 && !s->at.persistent)
-            continue;
-        for (int64_t begin = 0, n; !status && begin < s->at.slice; begin += n) {
+        int64_t slice = z->stage == 3 && !s->at.persistent ? 0 : s->at.slice;
+        for (int64_t begin = 0, n; !status && begin < slice; begin += n) {
             if (b.elements == most * z->shard_size)
                 status = send(z, &b);
-            n = most - b.elements / z->shard_size < s->at.slice - begin ? most - b.elements / z->shard_size
-                                                                        : s->at.slice - begin;
+            n = most - b.elements / z->shard_size < slice - begin ? most - b.elements / z->shard_size
+                                                                  : slice - begin;
             if (b.n == 0)
                 b.label = z->labels[s->at.unit];
             z->updater.segments[b.n++] = (mz_segment){
                 .send = s->own + (size_t)begin * size,
                 .recv = s->full + (size_t)begin * size,
                 .count = n,
-                .stride = s->at.slice,
+                .stride = slice,
             };
             b.elements += n * z->shard_size;
         }
+        if (!status && (b.elements >= MZ_ZERO_BUCKET_ELEMENTS || i + 1 == z->layout->n_segments))
+            status = send(z, &b);
+        if (!status && b.n == 0)
+            status = mark_sent(z, i);
     }
-    return status ? status : send(z, &b);
+    return status;
 }
 
 mz_status mz_zero_refresh(mz_zero *z)
@@ -72,17 +93,23 @@ mz_status mz_zero_refresh(mz_zero *z)
         return MZ_OK;
     mz_status status = mz_zero_transfer_begin(z, z->updater.ready);
     if (!status)
-        status = send_all(z);
+        status = mz_comm_publish(z->shard_comm, "updated parameters", z->transfer);
     if (!status)
-        status = mz_zero_transfer_end(z, z->updater.refreshed);
-    z->updater.refreshing = z->overlap;
-    return status;
+        status = send_all(z);
+    return status ? status : mz_zero_transfer_end(z, NULL);
 }
 
-mz_status mz_zero_refresh_wait(mz_zero *z)
+/* Who has waited for one event has waited for those before it. */
+mz_status mz_zero_refresh_wait(mz_zero *z, int unit)
 {
-    if (!z->updater.refreshing)
+    mz_updater *u = &z->updater;
+    if (unit >= u->n_marked || u->mark[unit] < u->n_waited)
         return MZ_OK;
-    z->updater.refreshing = false;
-    return mz_zero_wait(z, z->updater.refreshed);
+    u->n_waited = u->mark[unit] + 1;
+    return mz_zero_wait(z, u->refreshed[u->mark[unit]]);
+}
+
+mz_status mz_zero_refresh_wait_all(mz_zero *z)
+{
+    return z->updater.n_marked ? mz_zero_refresh_wait(z, z->updater.n_marked - 1) : MZ_OK;
 }

@@ -120,7 +120,7 @@ static mz_status load_tensor(mz_zero *z, int t, mz_shard_kind kind, mz_param_sou
 
 static mz_status load_kind(mz_zero *z, mz_shard_kind kind, mz_param_source source, void *context)
 {
-    mz_status status = mz_zero_refresh_wait(z);
+    mz_status status = mz_zero_refresh_wait_all(z);
     z->checksums.present = false;
     for (int t = 0; !status && t < z->layout->n_tensors; t++)
         status = load_tensor(z, t, kind, source, context);
@@ -149,7 +149,12 @@ static mz_status settle(mz_zero *z)
 
 mz_status mz_zero_load_params(mz_zero *z, mz_param_source source, void *context)
 {
-    mz_status status = load_kind(z, MZ_SHARD_PARAM, source, context);
+    mz_status status = mz_zero_refresh_wait_all(z);
+    if (!status)
+        status = z->device->ops->stream_sync(z->transfer);
+    status = mz_zero_agree(z, status, "before loading parameters"); /* nobody gathers any more */
+    if (!status)
+        status = load_kind(z, MZ_SHARD_PARAM, source, context);
     if (!status)
         status = settle(z);
     status = mz_zero_agree(z, status, "loading parameters");

@@ -229,15 +229,18 @@ mz_status mz_zero_updater_create(mz_zero *z)
     u->segments = mz_calloc((size_t)z->layout->n_segments + 1, sizeof *u->segments);
     u->groups = list.groups = mz_calloc((size_t)list.n_groups + 1, sizeof *list.groups);
     list.chunks = mz_calloc((size_t)list.n + 1, sizeof *list.chunks);
-    mz_status status = u->segments && list.groups && list.chunks ? MZ_OK : MZ_ERR_MEMORY;
+    u->refreshed = mz_calloc((size_t)z->layout->n_units + 1, sizeof(mz_event *));
+    u->mark = mz_calloc((size_t)z->layout->n_units + 1, sizeof *u->mark);
+    bool has_room = u->segments && list.groups && list.chunks && u->refreshed && u->mark;
+    mz_status status = has_room ? MZ_OK : MZ_ERR_MEMORY;
     if (!status)
         status = mz_zero_alloc(z, list.n, sizeof *list.chunks, &z->memory.other, &device_chunks);
     if (!status)
         status = mz_zero_alloc(z, 1, sizeof *u->device, &z->memory.other, &device_scalars);
     if (!status)
         status = z->device->ops->event_create(z->device, &u->ready);
-    if (!status)
-        status = z->device->ops->event_create(z->device, &u->refreshed);
+    for (int unit = 0; !status && unit < z->layout->n_units; unit++)
+        status = z->device->ops->event_create(z->device, &u->refreshed[unit]);
     if (!status) {
         u->chunks = device_chunks;
         u->device = device_scalars;
@@ -258,8 +261,11 @@ void mz_zero_updater_free(mz_zero *z)
     mz_updater *u = &z->updater;
     if (u->ready)
         z->device->ops->event_destroy(u->ready);
-    if (u->refreshed)
-        z->device->ops->event_destroy(u->refreshed);
+    for (int unit = 0; u->refreshed && unit < z->layout->n_units; unit++)
+        if (u->refreshed[unit])
+            z->device->ops->event_destroy(u->refreshed[unit]);
+    mz_free(u->refreshed);
+    mz_free(u->mark);
     mz_free(u->segments);
     mz_free(u->groups);
 }

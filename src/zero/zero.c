@@ -60,7 +60,10 @@ static mz_status before(void *context, int unit, mz_phase phase)
     if (step != z->position)
         return mz_fail(MZ_ERR_INTERNAL, "unit %d ran as step %d of a micro-batch: expected step %d", unit, step,
                        z->position);
-    return z->stage == 3 ? mz_zero_fetch_before(z, step, unit) : MZ_OK;
+    mz_status status = MZ_OK;
+    for (int i = 0; !status && phase == MZ_PHASE_FORWARD && i < z->n_needs[unit]; i++)
+        status = mz_zero_refresh_wait(z, z->needs[unit][i]);
+    return !status && z->stage == 3 ? mz_zero_fetch_before(z, step, unit) : status;
 }
 
 static mz_status after(void *context, int unit, mz_phase phase)
@@ -92,7 +95,7 @@ mz_status mz_zero_begin_micro(mz_zero *z, bool training, bool first, bool last)
         mz_zero_fetch_reset(z);
     if (training)
         mz_zero_grads_begin(z);
-    return mz_zero_refresh_wait(z);
+    return MZ_OK;
 }
 
 mz_status mz_zero_end_micro(mz_zero *z)
@@ -185,6 +188,23 @@ static mz_status create_labels(mz_zero *z)
     return z->labels ? MZ_OK : MZ_ERR_MEMORY;
 }
 
+static mz_status find_needs(mz_zero *z)
+{
+    size_t n_units = (size_t)z->layout->n_units;
+    z->needs = mz_calloc(n_units + 1, sizeof(int *));
+    z->n_needs = mz_calloc(n_units + 1, sizeof *z->n_needs);
+    if (!z->needs || !z->n_needs)
+        return MZ_ERR_MEMORY;
+    for (int unit = 0; unit < z->layout->n_units; unit++) {
+        int room = mz_model_unit(mz_runner_model(z->runner), unit)->n_uses + 1;
+        z->needs[unit] = mz_calloc((size_t)room, sizeof *z->needs[unit]);
+        if (!z->needs[unit])
+            return MZ_ERR_MEMORY;
+        z->n_needs[unit] = mz_runner_unit_needs(z->runner, unit, z->needs[unit]);
+    }
+    return MZ_OK;
+}
+
 /* Pointers that stay: parameters that are always there, and the gradients of stages 0 and 1. */
 static void place_params(mz_zero *z)
 {
@@ -224,6 +244,8 @@ static mz_status create_parts(mz_zero *z, const mz_zero_options *o)
     mz_status status = create_layout(z, o);
     if (!status)
         status = create_labels(z);
+    if (!status)
+        status = find_needs(z);
     if (status)
         return status;
     z->segments = mz_calloc((size_t)z->layout->n_segments + 1, sizeof *z->segments);
@@ -272,6 +294,8 @@ mz_status mz_zero_create(const mz_zero_options *o, mz_zero **zero)
         return status;
     }
     status = mz_zero_agree(z, create_parts(z, o), "taking memory for parameters, gradients and optimiser state");
+    if (!status)
+        status = mz_zero_share_params(z);
     if (status)
         mz_zero_destroy(z);
     else
@@ -301,6 +325,10 @@ void mz_zero_destroy(mz_zero *z)
     for (int unit = 0; z->labels && unit < z->layout->n_units; unit++)
         mz_free(z->labels[unit]);
     mz_free(z->labels);
+    for (int unit = 0; z->needs && unit < z->layout->n_units; unit++)
+        mz_free(z->needs[unit]);
+    mz_free(z->needs);
+    mz_free(z->n_needs);
     mz_free(z->segments);
     mz_layout_destroy(z->layout);
     mz_free(z);
