@@ -151,12 +151,19 @@ mz_status mz_reduce_scatter_quantized(mz_comm *comm, const mz_segment *segments,
     return collect(comm, &what, stream);
 }
 
+/* Of the hosts alone. Where GPUs have failed, the others will not come. */
+static mz_status issue_on_hosts(mz_comm *comm, const mz_collective *what)
+{
+    mz_status status = comm->gpu ? mz_gpu_comm_status(comm->gpu) : MZ_OK;
+    return status ? status : mz_comm_issue(comm, what, NULL);
+}
+
 mz_status mz_barrier(mz_comm *comm, const char *label)
 {
     const mz_collective what = {.kind = MZ_BARRIER, .dtype = MZ_U8, .label = label};
     if (comm && comm->predicted)
         return mz_comm_predict(comm, &what, NULL);
-    return comm && comm->hier ? mz_comm_issue(comm, &what, NULL) : MZ_OK;
+    return comm && comm->hier ? issue_on_hosts(comm, &what) : MZ_OK;
 }
 
 mz_status mz_all_reduce_host(mz_comm *comm, double *values, int n, bool maximum, const char *label)
@@ -175,7 +182,7 @@ mz_status mz_all_reduce_host(mz_comm *comm, double *values, int n, bool maximum,
                                 .dtype = MZ_F64,
                                 .root = maximum,
                                 .label = label};
-    mz_status status = mz_comm_issue(comm, &what, NULL);
+    mz_status status = issue_on_hosts(comm, &what);
     for (int i = 0; i < n && !status; i++) {
         double result = comm->host_values[i];
         for (int r = 1; r < comm->layout.size; r++) {

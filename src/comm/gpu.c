@@ -170,6 +170,11 @@ mz_status mz_gpu_comm_issue(mz_gpu_comm *gpu, const mz_collective *what, mz_stre
     return status;
 }
 
+mz_status mz_gpu_comm_status(const mz_gpu_comm *gpu)
+{
+    return gpu->watch ? mz_watch_status(gpu->watch) : MZ_OK;
+}
+
 /* ---- the ranks of a node, and the watch ---- */
 
 static mz_status check(void *context)

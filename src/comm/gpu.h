@@ -19,6 +19,9 @@ void mz_gpu_comm_destroy(mz_gpu_comm *gpu);
 /* Launches a collective on device memory; stream NULL: and waits for it. */
 mz_status mz_gpu_comm_issue(mz_gpu_comm *gpu, const mz_collective *what, mz_stream *stream);
 
+/* What ended the comm's collectives on the GPUs, or MZ_OK. */
+mz_status mz_gpu_comm_status(const mz_gpu_comm *gpu);
+
 /* As mz_comm_share, mz_comm_publish and mz_comm_forget. */
 mz_status mz_gpu_comm_share(mz_gpu_comm *gpu, void *memory, size_t bytes);
 mz_status mz_gpu_comm_publish(mz_gpu_comm *gpu, const char *label, mz_stream *stream);

@@ -161,15 +161,18 @@ static bool all_arrived(const mpi_wire *wire, const mz_op_info *op, mz_wire_requ
     return true;
 }
 
-/* Names those of the requests' peers that are missing, or are there but slow. */
+/* Names those of the requests' peers that are missing, or are there but slow. Peers that are only sent to may be
+ * here without having had to say so: one is named only when nobody who is received from is missing. */
 static mz_status late(mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n, bool all_there)
 {
     int n_late = 0;
-    for (int i = 0; i < n; i++) {
-        bool there = wire->peers[requests[i]->peer].arrived == op->sequence + 1;
-        if (requests[i]->mpi != MPI_REQUEST_NULL && there == all_there)
-            wire->late[n_late++] = requests[i]->peer;
-    }
+    for (int pass = 0; pass < 2 && n_late == 0; pass++)
+        for (int i = 0; i < n; i++) {
+            const bool there = wire->peers[requests[i]->peer].arrived == op->sequence + 1;
+            const bool asked = all_there || pass == 1 || requests[i]->is_recv;
+            if (requests[i]->mpi != MPI_REQUEST_NULL && there == all_there && asked)
+                wire->late[n_late++] = requests[i]->peer;
+        }
     return mz_wire_late(op, &wire->members, wire->late, n_late, all_there);
 }
 

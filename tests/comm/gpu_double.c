@@ -1,8 +1,10 @@
 #include "gpu_double.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "comm/cursor.h"
 #include "comm/nccl.h"
@@ -54,6 +56,7 @@ typedef struct node_double {
     mz_event *asked, *done;
     double timeout_seconds;
     uint64_t begun; /* sequence number, plus one, of the newest collective */
+    atomic_bool aborted;
 } node_double;
 
 typedef enum call_kind { GATHER, SCATTER, REDUCE, BROADCAST } call_kind;
@@ -107,6 +110,8 @@ static mz_status run_call(void *arg)
     else
         status = shm->ops->broadcast(shm, &c->op, c->segments, c->n, c->dtype, c->root, NULL);
     c->node->base.bytes_sent = shm->bytes_sent;
+    while (status && !c->node->aborted) /* NCCL itself notices nothing: its kernels wait until they are ended */
+        usleep(1000);
     mz_free(c);
     return status;
 }
@@ -176,11 +181,13 @@ static void abort_waiting(mz_node_transport *node, mz_status status, const char 
 {
     mz_node_transport *shm = ((node_double *)node)->shm;
     shm->ops->abort(shm, status, message);
+    ((node_double *)node)->aborted = true;
 }
 
 static void destroy(mz_node_transport *node)
 {
     node_double *n = (node_double *)node;
+    n->aborted = true;
     if (n->stream)
         ops.stream_destroy(n->stream);
     if (n->asked)

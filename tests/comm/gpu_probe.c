@@ -70,5 +70,6 @@ int main(int argc, char **argv)
     fflush(stdout);
     if (is_culprit && strcmp(deed, "fault") == 0)
         mz_comm_destroy(comm); /* which tells the others */
+    usleep(500000); /* as a program that ends in order: what others are told is on its way */
     _exit(status == MZ_OK); /* MPI cannot be finalised any more */
 }
