@@ -170,18 +170,43 @@ static double sent_between_nodes(const bench *b)
     return sent;
 }
 
+/* Bytes that have come in over this node's interface so far; false: there is none of that name. */
+static bool read_received(const char *interface, double *bytes)
+{
+    char line[512], name[64];
+    double value;
+    bool found = false;
+    FILE *file = fopen("/proc/net/dev", "r");
+    while (file && !found && fgets(line, sizeof line, file)) {
+        found = sscanf(line, " %63[^:]: %lf", name, &value) == 2 && strcmp(name, interface) == 0;
+        if (found)
+            *bytes = value;
+    }
+    if (file)
+        fclose(file);
+    return found;
+}
+
+/* Collective: every node has the interface that was named. */
+static mz_status check_interface(const bench *b)
+{
+    double bytes;
+    mz_status status = MZ_OK;
+    if (b->interface && !read_received(b->interface, &bytes))
+        status = mz_fail(MZ_ERR_USAGE,
+                         "--interface %s: expected a network interface of each node, as /proc/net/dev lists them; "
+                         "rank %d's node has none of that name",
+                         b->interface, b->world->rank);
+    return mz_agree(b->world, status, "looking for the interface");
+}
+
 /* What has come in over the nodes' interface so far, all nodes together. */
 static double received(const bench *b)
 {
-    char line[512], name[64];
-    double bytes = 0, found;
-    FILE *file = b->interface && b->world->local_rank == 0 ? fopen("/proc/net/dev", "r") : NULL;
+    double bytes = 0;
     MPI_Barrier(b->world->comm);
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, " %63[^:]: %lf", name, &found) == 2 && strcmp(name, b->interface) == 0)
-            bytes = found;
-    if (file)
-        fclose(file);
+    if (b->interface && b->world->local_rank == 0)
+        read_received(b->interface, &bytes);
     MPI_Allreduce(MPI_IN_PLACE, &bytes, 1, MPI_DOUBLE, MPI_SUM, b->world->comm);
     return bytes;
 }
@@ -434,7 +459,9 @@ static mz_status run(mz_world *world, const void *target)
         return status;
     for (int i = 0; i < n_sizes; i++)
         largest = sizes[i] > largest ? sizes[i] : largest;
-    status = open_bench(&b, t->device, (size_t)largest);
+    status = check_interface(&b);
+    if (!status)
+        status = open_bench(&b, t->device, (size_t)largest);
     if (!status)
         status = sweep(&b, sizes, n_sizes, t->json);
     close_bench(&b);

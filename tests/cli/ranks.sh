@@ -30,6 +30,7 @@ told 1 1 "error: " "$program" train --model "$folder/nowhere" --train-data "$fol
 told 1 0 "3 ranks on 1 node" "$program" topo
 told 1 0 "3 ranks on 2 nodes" "$program" topo --ranks-per-node 2
 told 1 0 "Usage: mpizero topo" "$program" topo --help
+told 1 2 "--interface none0: expected a network interface" "$program" bench collectives --sizes 64K --interface none0
 
 # A configuration that only one rank reads otherwise: one message, and no rank hangs.
 cat >"$folder/config.json" <<'JSON'
