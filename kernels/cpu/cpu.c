@@ -13,7 +13,18 @@ typedef struct instruction_set {
     const char *name;
     const mz_kernels *kernels;
     bool (*is_present)(void);
+    bool (*is_slow)(void); /* present, but the next one is faster; taken when it is asked for */
 } instruction_set;
+
+static bool always(void)
+{
+    return true;
+}
+
+static bool never(void)
+{
+    return false;
+}
 
 #ifdef HAVE_X86_KERNELS
 /* clang's __builtin_cpu_supports does not know F16C. */
@@ -34,28 +45,31 @@ static bool has_avx512_bf16(void)
     return has_avx512() && __builtin_cpu_supports("avx512bf16");
 }
 
+/* A dot product of bf16 takes no longer than a multiply-add of fp32 on AMD's processors, and does twice as much. Intel's
+ * begin two of these per cycle and one of those every other: 82 against 155 GFLOP/s on a core of the fifth Xeon
+ * generation. */
+static bool dots_slowly(void)
+{
+    return __builtin_cpu_is("intel");
+}
+
 static bool has_avx2(void)
 {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 #endif
 
-static bool always(void)
-{
-    return true;
-}
-
 /* Best first. */
 static const instruction_set sets[] = {
 #ifdef HAVE_X86_KERNELS
-    {"avx512_bf16", &mz_cpu_kernels_avx512_bf16, has_avx512_bf16},
-    {"avx512", &mz_cpu_kernels_avx512, has_avx512},
-    {"avx2", &mz_cpu_kernels_avx2, has_avx2},
+    {"avx512_bf16", &mz_cpu_kernels_avx512_bf16, has_avx512_bf16, dots_slowly},
+    {"avx512", &mz_cpu_kernels_avx512, has_avx512, never},
+    {"avx2", &mz_cpu_kernels_avx2, has_avx2, never},
 #endif
 #ifdef WITH_OPENBLAS
-    {"openblas", &mz_cpu_kernels_openblas, always},
+    {"openblas", &mz_cpu_kernels_openblas, always, never},
 #endif
-    {"generic", &mz_cpu_kernels_generic, always},
+    {"generic", &mz_cpu_kernels_generic, always, never},
 };
 enum { N_SETS = sizeof sets / sizeof *sets };
 
@@ -66,10 +80,12 @@ static void choose(void)
 {
     const char *limit = getenv("MPIZERO_CPU_ISA");
     int first = 0;
-    for (int i = 0; limit && i < N_SETS; i++)
-        if (strcmp(limit, sets[i].name) == 0)
-            first = i;
-    while (!sets[first].is_present())
+    bool named = false;
+    for (int i = 0; limit && i < N_SETS && !named; i++) {
+        named = strcmp(limit, sets[i].name) == 0;
+        first = named ? i : first;
+    }
+    while (!sets[first].is_present() || (!named && sets[first].is_slow()))
         first++;
     chosen = &sets[first];
 }

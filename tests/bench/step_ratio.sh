@@ -7,7 +7,8 @@
 #   ROUNDS   how often both run (3)             THREADS  of each (2)             STEPS  timed in a round (200; gpt2: 8)
 #   BUILDS, MODES, OPTIMIZERS   of PyTorch, as torch_step.py has them (plain transformers; eager compile; default fused)
 #
-# Of all rounds' medians each side's least is taken, since a shared machine disturbs both.
+# The sides of a round follow one another at once, so its ratios stand even where the machine is faster in one round than
+# in the next; of each ratio the rounds' median is given, with the least and the most.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 model=${1:-char} precision=${2:-fp32}
@@ -47,12 +48,17 @@ theirs() {
         sed 's/.*"build": "\([a-z]*\)", "mode": "\([a-z]*\)", "optimizer": "\([a-z]*\)".*"step_seconds": \([0-9.]*\).*/\1-\2-\3 \4/'
 }
 
-for _ in $(seq "${ROUNDS:-3}"); do
-    ours | sed 's/^/mpizero /' | tee -a "$work/times"
-    theirs | tee -a "$work/times"
+for round in $(seq "${ROUNDS:-3}"); do
+    ours | sed "s/^/$round mpizero /" | tee -a "$work/times"
+    theirs | sed "s/^/$round /" | tee -a "$work/times"
 done
-awk -v model="$model" -v precision="$precision" '
-    !($1 in best) || $2 < best[$1] { best[$1] = $2 }
-    END { for (who in best) if (who != "mpizero")
-              printf "%s %s: mpizero %.4f s, PyTorch %s %.4f s, ratio %.2f\n", model, precision, best["mpizero"], who, best[who],
-                     best[who] / best["mpizero"] }' "$work/times" | sort
+awk '$2 == "mpizero" { mine[$1] = $3 } $2 != "mpizero" { print $2, $3 / mine[$1], mine[$1], $3 }' "$work/times" |
+    sort -k 1,1 -k 2,2g | awk -v model="$model" -v precision="$precision" '
+    function tell() {
+        i = int((n + 1) / 2)
+        printf "%s %s: PyTorch %s takes %.2f times as long (%.2f to %.2f): %.4f s, mpizero %.4f s\n", model, precision, who,
+               ratio[i], ratio[1], ratio[n], theirs[i], mine[i]
+    }
+    $1 != who { if (n) tell(); who = $1; n = 0 }
+    { ratio[++n] = $2; mine[n] = $3; theirs[n] = $4 }
+    END { if (n) tell() }'
