@@ -224,6 +224,7 @@ mz_status mz_profile_begin(mz_engine *engine, mz_profile **out)
     fill_kernels(p);
     p->ops = *p->own;
     p->ops.kernels = &p->kernels;
+    p->ops.graphs = NULL; /* a step's kernels are timed one by one */
     p->ops.wait = timed_wait;
     p->ops.copy = timed_copy;
     p->ops.copy_2d = timed_copy_2d;

@@ -55,6 +55,10 @@ double mz_zero_grad_weight_factor(const mz_zero *zero);
 mz_status mz_zero_begin_micro(mz_zero *zero, bool training, bool first, bool last);
 mz_status mz_zero_end_micro(mz_zero *zero);
 
+/* Whether the passes of the micro-batch that has begun are this rank's compute stream's alone: no collective, nor a
+ * wait for one. Such a pass leaves nothing behind on the host but the parameters' grad_written. */
+bool mz_zero_micro_is_local(const mz_zero *zero);
+
 typedef struct mz_zero_step_info {
     double lr, beta1;  /* of this step (beta1: Adam, Lion) */
     double loss_scale; /* gradients carry this factor */
