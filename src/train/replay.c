@@ -31,6 +31,7 @@ typedef struct kind {
 
 struct mz_replay {
     mz_engine *engine;
+    const mz_graph_ops *graphs; /* those that have recorded: a profile takes the device's away for a while */
     kind kinds[MAX_KINDS];
     int n_kinds, next; /* next: the one to give up for another */
     kind *now;         /* of the micro-batch under way, when it is replayed */
@@ -80,11 +81,10 @@ mz_status mz_replay_create(mz_engine *engine, mz_replay **out)
 
 static void forget_graphs(const mz_replay *replay, kind *k)
 {
-    const mz_graph_ops *graphs = replay->engine->device->ops->graphs;
-    if (!graphs)
-        return; /* and so there are none */
-    graphs->destroy(k->forward);
-    graphs->destroy(k->backward);
+    if (k->forward)
+        replay->graphs->destroy(k->forward);
+    if (k->backward)
+        replay->graphs->destroy(k->backward);
     k->forward = k->backward = NULL;
 }
 
@@ -220,6 +220,7 @@ static mz_status backward_pass(mz_engine *engine, mz_run *run)
 static mz_status record(mz_replay *replay, kind *k, int64_t n_samples, mz_run *run)
 {
     mz_engine *engine = replay->engine;
+    replay->graphs = engine->device->ops->graphs;
     mz_status st = record_pass(engine, mz_engine_forward_pass, run, &k->forward);
     if (st == MZ_OK)
         st = record_pass(engine, backward_pass, run, &k->backward);
@@ -268,7 +269,7 @@ static mz_status launch(mz_replay *replay, mz_graph *graph)
 {
     const mz_engine *engine = replay->engine;
     replay->n_replayed++;
-    return engine->device->ops->graphs->launch(graph, engine->compute);
+    return replay->graphs->launch(graph, engine->compute);
 }
 
 mz_status mz_replay_forward(mz_replay *replay)
