@@ -56,6 +56,7 @@ static const slot kernel_slots[] = {
     KERNEL(cross_entropy),
     KERNEL(mse),
     KERNEL(sum_squares),
+    KERNEL(clip),
     KERNEL(sum),
     KERNEL(optim),
     KERNEL(quantize),

@@ -296,18 +296,21 @@ mz_status mz_engine_backward(mz_engine *engine)
 }
 
 /* The host's view of the step: the global loss, how many tokens went into it, and whether a rank wants to stop. It
- * comes before the update, so that the gathers which the update leaves running hide behind the next forward. */
+ * comes before the update, so that the gathers which the update leaves running hide behind the next forward.
+ * Without other ranks to ask, the loss is left under way, and the update waits for it. */
 static mz_status gather_loss(mz_engine *engine, mz_step_info *info)
 {
     const mz_device_ops *ops = engine->device->ops;
+    double sums[3] = {0, (double)engine->tokens, engine->stop_vote};
     mz_status st = ops->copy(engine->compute, engine->loss_host, engine->loss_sum, sizeof(float));
-    if (st == MZ_OK)
+    if (st == MZ_OK && engine->comm)
         st = ops->stream_sync(engine->compute);
     if (st != MZ_OK)
         return st;
-    double sums[3] = {*engine->loss_host, (double)engine->tokens, engine->stop_vote};
-    if (engine->comm)
+    if (engine->comm) {
+        sums[0] = *engine->loss_host;
         st = mz_all_reduce_host(engine->comm, sums, 3, false, "loss of the step");
+    }
     info->loss = sums[0];
     info->tokens = (int64_t)sums[1];
     engine->stop_agreed = sums[2] > 0;
@@ -336,6 +339,8 @@ mz_status mz_engine_step(mz_engine *engine, mz_step_info *out)
         st = mz_zero_update(engine->zero, &step);
     if (st != MZ_OK)
         goto out;
+    if (!engine->comm)
+        info.loss = *engine->loss_host;
 
     info.loss_scale = engine->scaler.scale;
     info.learning_rate = step.lr;

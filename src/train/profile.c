@@ -108,6 +108,7 @@ TIMED(column_sum, MZ_FAMILY_ELEMENTWISE)
 TIMED(cross_entropy, MZ_FAMILY_LOSS)
 TIMED(mse, MZ_FAMILY_LOSS)
 TIMED(sum_squares, MZ_FAMILY_OPTIMISER)
+TIMED(clip, MZ_FAMILY_OPTIMISER)
 TIMED(sum, MZ_FAMILY_COMMUNICATION)
 TIMED(optim, MZ_FAMILY_OPTIMISER)
 TIMED(quantize, MZ_FAMILY_COMMUNICATION)
@@ -133,6 +134,7 @@ static void fill_kernels(mz_profile *p)
     p->kernels.cross_entropy = timed_cross_entropy;
     p->kernels.mse = timed_mse;
     p->kernels.sum_squares = timed_sum_squares;
+    p->kernels.clip = timed_clip;
     p->kernels.sum = timed_sum;
     p->kernels.optim = timed_optim;
     p->kernels.quantize = timed_quantize;

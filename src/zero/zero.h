@@ -72,7 +72,8 @@ typedef struct mz_zero_step_info {
 } mz_zero_step_info;
 
 /* Collective. Finishes reductions, takes the global norm, clips, updates the shards, refreshes the 16-bit
- * parameters (stages 1, 2: all-gather; stage 3: persistent segments). */
+ * parameters (stages 1, 2: all-gather; stage 3: persistent segments). When it returns, all that the compute stream was
+ * given before is done; the update may be under way. */
 mz_status mz_zero_update(mz_zero *zero, mz_zero_step_info *step);
 
 /* ---- what is saved ---- */
