@@ -55,8 +55,8 @@ static mz_status make_model(mz_model **model)
         {.name = "output.bias", .n_dims = 1, .shape = {CLASSES}, .init = MZ_INIT_ZEROS},
     };
     const mz_unit_spec units[] = {
-        {.name = "hidden", .params = hidden, .n_params = 2, .forward = hidden_layer},
-        {.name = "output", .params = output, .n_params = 2, .forward = output_layer},
+        {.name = "hidden", .params = hidden, .n_params = 2, .forward = hidden_layer, .replayable = true},
+        {.name = "output", .params = output, .n_params = 2, .forward = output_layer, .replayable = true},
     };
     mz_status status = mz_model_create("perceptron", model);
     for (int i = 0; i < 2 && status == MZ_OK; i++)

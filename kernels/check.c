@@ -261,6 +261,11 @@ mz_status mz_check_sum_squares(const mz_sum_squares_args *a)
     return verdict("sum_squares", problem);
 }
 
+mz_status mz_check_clip(const mz_clip_args *a)
+{
+    return verdict("clip", a->sum_squares && a->scale ? NULL : "sum_squares or scale is NULL");
+}
+
 mz_status mz_check_sum(const mz_sum_args *a)
 {
     const char *problem = NULL;

@@ -23,6 +23,7 @@ mz_status mz_check_column_sum(const mz_column_sum_args *a);
 mz_status mz_check_cross_entropy(const mz_cross_entropy_args *a);
 mz_status mz_check_mse(const mz_mse_args *a);
 mz_status mz_check_sum_squares(const mz_sum_squares_args *a);
+mz_status mz_check_clip(const mz_clip_args *a);
 mz_status mz_check_sum(const mz_sum_args *a);
 mz_status mz_check_optim(const mz_optim_args *a);
 mz_status mz_check_quantize(const mz_quantize_args *a);

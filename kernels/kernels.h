@@ -278,6 +278,16 @@ typedef struct mz_sum_squares_args {
     uint64_t *nonfinite;
 } mz_sum_squares_args;
 
+/* What the optimiser is to multiply gradients by, so that their global norm is no larger than `clip`; 0 does not clip:
+ *     norm = sqrt(*sum_squares) * unscale;  factor = clip > 0 ? clip / (norm + 1e-6) : 1
+ *     *scale = unscale * (factor < 1 ? factor : 1)
+ * in fp64, each operation rounded, so that all backends give the same bits; a norm that is no number does not clip. */
+typedef struct mz_clip_args {
+    double unscale, clip;
+    const double *sum_squares; /* device scalar: of the gradients as they are */
+    float *scale;              /* device scalar */
+} mz_clip_args;
+
 /* dst[i] = scale * sum over s < n_sources of sources[s][i], added in fp32 in the order of s.
  * `sources` is a host array of device pointers; dst may be one of them. */
 typedef struct mz_sum_args {
@@ -392,6 +402,7 @@ struct mz_kernels {
     mz_status (*cross_entropy)(const mz_cross_entropy_args *args, mz_stream *stream);
     mz_status (*mse)(const mz_mse_args *args, mz_stream *stream);
     mz_status (*sum_squares)(const mz_sum_squares_args *args, mz_stream *stream);
+    mz_status (*clip)(const mz_clip_args *args, mz_stream *stream);
     mz_status (*sum)(const mz_sum_args *args, mz_stream *stream);
     mz_status (*optim)(const mz_optim_args *args, mz_stream *stream);
     mz_status (*quantize)(const mz_quantize_args *args, mz_stream *stream);

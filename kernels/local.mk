@@ -47,7 +47,7 @@ cuda_sources += kernels/cuda/attention_tensor.cu kernels/cuda/attention_tensor_q
 if HAVE_CUDA
 libmpizero_a_SOURCES += kernels/cuda/cuda.h kernels/cuda/table.c src/device/cuda/device.c src/device/cuda/stream.h \
 	src/device/cuda/choices.h src/device/cuda/choices.c src/device/cuda/near.h src/device/cuda/near.c \
-	src/device/cuda/words.c
+	src/device/cuda/graph.c src/device/cuda/words.c
 cuda_objects = kernels/cuda/attention.o kernels/cuda/attention_grad.o kernels/cuda/elementwise.o \
 	kernels/cuda/embedding.o kernels/cuda/layer_norm.o kernels/cuda/loss.o kernels/cuda/matmul.o \
 	kernels/cuda/matmul_blas.o kernels/cuda/matmul_choice.o kernels/cuda/matmul_plain.o kernels/cuda/optim.o \

@@ -78,6 +78,10 @@ typedef struct mz_fp16_config {
     double min_loss_scale;
 } mz_fp16_config;
 
+/* Are a GPU's steps recorded and replayed as CUDA graphs? AUTO: where that can be done; ON: also says so where it
+ * cannot. */
+typedef enum mz_graphs_use { MZ_GRAPHS_AUTO, MZ_GRAPHS_ON, MZ_GRAPHS_OFF } mz_graphs_use;
+
 typedef struct mz_config {
     /* Batch: train = micro x accumulation x data-parallel ranks. All three set after resolution. */
     int64_t train_batch_size, micro_batch_size, gradient_accumulation_steps;
@@ -103,6 +107,7 @@ typedef struct mz_config {
                                * are computed again; 0: no limit */
 
     bool tf32; /* fp32 products on a GPU round their operands to TF32 */
+    mz_graphs_use cuda_graphs;
 
     int64_t steps_per_print;
     bool wall_clock_breakdown, dump_state, dataloader_drop_last;
@@ -132,6 +137,7 @@ typedef struct mz_config_defaults {
     int gradient_checkpointing; /* 0, 1; -1 not given */
     int recompute_cheap;        /* 0, 1; -1 not given */
     int tf32;                   /* 0, 1; -1 not given */
+    const char *cuda_graphs;    /* "auto", "on", "off" */
     double activation_memory;
     double comm_timeout_seconds;
 } mz_config_defaults;

@@ -72,7 +72,8 @@ typedef struct mz_step_info {
  * the loss scale. Before that only counts. info may be NULL. */
 mz_status mz_engine_step(mz_engine *engine, mz_step_info *info);
 
-/* Collective. Sum of the loss over the batch's targets and their number, over all ranks; no gradients.
+/* Collective. Sum of the loss over the batch's targets and their number, over all ranks; no gradients. Not between a
+ * forward and its backward, as mz_engine_logits. MZ_ERR_ARGUMENT.
  * All ranks take part; one that has no data left passes a batch whose labels are all -100. */
 mz_status mz_engine_eval(mz_engine *engine, const mz_batch *batch, double *loss_sum, double *n_targets);
 

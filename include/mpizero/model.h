@@ -77,6 +77,9 @@ typedef struct mz_unit_spec {
     size_t self_bytes;
     bool recomputable;        /* activation checkpointing may drop and redo it; blocks say yes */
     double flops_per_token;   /* of the forward's matrix products, for MFU; 0: counted by a planned step */
+    bool replayable;          /* given the same shapes, goal and mode, forward calls the same operations with the same
+                               * settings, and does nothing else that matters: where all units say so, a GPU's steps
+                               * may be recorded and replayed without calling it */
 } mz_unit_spec;
 
 typedef struct mz_model mz_model;

@@ -131,6 +131,7 @@ FORWARD(column_sum)
 FORWARD(cross_entropy)
 FORWARD(mse)
 FORWARD(sum_squares)
+FORWARD(clip)
 FORWARD(sum)
 FORWARD(optim)
 FORWARD(quantize)
@@ -160,6 +161,7 @@ const mz_kernels mz_kernels_cpu = {
     .cross_entropy = cross_entropy,
     .mse = mse,
     .sum_squares = sum_squares,
+    .clip = clip,
     .sum = sum,
     .optim = optim,
     .quantize = quantize,

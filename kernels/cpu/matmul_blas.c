@@ -158,6 +158,7 @@ const mz_kernels mz_cpu_kernels_openblas = {
     .cross_entropy = MZ_CPU(cross_entropy),
     .mse = MZ_CPU(mse),
     .sum_squares = MZ_CPU(sum_squares),
+    .clip = mz_ref_clip, /* one number */
     .sum = MZ_CPU(sum),
     .optim = MZ_CPU(optim),
 };

@@ -1,5 +1,6 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/family.h"
+#include "kernels/ref/ref.h"
 
 const mz_kernels MZ_CPU(kernels) = {
     .matmul = MZ_CPU(matmul),
@@ -20,6 +21,7 @@ const mz_kernels MZ_CPU(kernels) = {
     .cross_entropy = MZ_CPU(cross_entropy),
     .mse = MZ_CPU(mse),
     .sum_squares = MZ_CPU(sum_squares),
+    .clip = mz_ref_clip, /* one number */
     .sum = MZ_CPU(sum),
     .optim = MZ_CPU(optim),
     .quantize = MZ_CPU(quantize),

@@ -29,6 +29,7 @@ mz_status mz_cuda_column_sum(const mz_column_sum_args *a, mz_stream *stream);
 mz_status mz_cuda_cross_entropy(const mz_cross_entropy_args *a, mz_stream *stream);
 mz_status mz_cuda_mse(const mz_mse_args *a, mz_stream *stream);
 mz_status mz_cuda_sum_squares(const mz_sum_squares_args *a, mz_stream *stream);
+mz_status mz_cuda_clip(const mz_clip_args *a, mz_stream *stream);
 mz_status mz_cuda_sum(const mz_sum_args *a, mz_stream *stream);
 mz_status mz_cuda_optim(const mz_optim_args *a, mz_stream *stream);
 mz_status mz_cuda_quantize(const mz_quantize_args *a, mz_stream *stream);

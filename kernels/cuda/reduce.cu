@@ -228,6 +228,23 @@ extern "C" mz_status mz_cuda_sum_squares(const mz_sum_squares_args *a, mz_stream
     return mz_cuda_launched("sum_squares");
 }
 
+/* One thread. Nothing is contracted: the bits are part of the definition. */
+__global__ void clip_kernel(const __grid_constant__ mz_clip_args a)
+{
+    const double norm = __dmul_rn(__dsqrt_rn(*a.sum_squares), a.unscale);
+    const double factor = a.clip > 0.0 ? __ddiv_rn(a.clip, __dadd_rn(norm, 1e-6)) : 1.0;
+    *a.scale = __double2float_rn(__dmul_rn(a.unscale, factor < 1.0 ? factor : 1.0));
+}
+
+extern "C" mz_status mz_cuda_clip(const mz_clip_args *a, mz_stream *stream)
+{
+    mz_status status = mz_check_clip(a);
+    if (status)
+        return status;
+    clip_kernel<<<1, 1, 0, stream->stream>>>(*a);
+    return mz_cuda_launched("clip");
+}
+
 /* ---- over ranks ---- */
 
 typedef struct source_list {

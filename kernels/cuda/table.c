@@ -19,6 +19,7 @@ const mz_kernels mz_kernels_cuda = {
     .cross_entropy = mz_cuda_cross_entropy,
     .mse = mz_cuda_mse,
     .sum_squares = mz_cuda_sum_squares,
+    .clip = mz_cuda_clip,
     .sum = mz_cuda_sum,
     .optim = mz_cuda_optim,
     .quantize = mz_cuda_quantize,

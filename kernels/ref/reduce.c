@@ -44,6 +44,18 @@ mz_status mz_ref_sum_squares(const mz_sum_squares_args *a, mz_stream *stream)
     return MZ_OK;
 }
 
+mz_status mz_ref_clip(const mz_clip_args *a, mz_stream *stream)
+{
+    (void)stream;
+    mz_status status = mz_check_clip(a);
+    if (status)
+        return status;
+    double norm = sqrt(*a->sum_squares) * a->unscale;
+    double factor = a->clip > 0 ? a->clip / (norm + 1e-6) : 1;
+    *a->scale = (float)(a->unscale * (factor < 1 ? factor : 1));
+    return MZ_OK;
+}
+
 mz_status mz_ref_sum(const mz_sum_args *a, mz_stream *stream)
 {
     (void)stream;

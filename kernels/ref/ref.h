@@ -29,6 +29,7 @@ mz_status mz_ref_column_sum(const mz_column_sum_args *a, mz_stream *stream);
 mz_status mz_ref_cross_entropy(const mz_cross_entropy_args *a, mz_stream *stream);
 mz_status mz_ref_mse(const mz_mse_args *a, mz_stream *stream);
 mz_status mz_ref_sum_squares(const mz_sum_squares_args *a, mz_stream *stream);
+mz_status mz_ref_clip(const mz_clip_args *a, mz_stream *stream);
 mz_status mz_ref_sum(const mz_sum_args *a, mz_stream *stream);
 mz_status mz_ref_optim(const mz_optim_args *a, mz_stream *stream);
 mz_status mz_ref_quantize(const mz_quantize_args *a, mz_stream *stream);

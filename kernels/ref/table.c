@@ -19,6 +19,7 @@ const mz_kernels mz_kernels_ref = {
     .cross_entropy = mz_ref_cross_entropy,
     .mse = mz_ref_mse,
     .sum_squares = mz_ref_sum_squares,
+    .clip = mz_ref_clip,
     .sum = mz_ref_sum,
     .optim = mz_ref_optim,
     .quantize = mz_ref_quantize,

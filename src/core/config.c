@@ -27,6 +27,7 @@ void mz_config_defaults_init(mz_config_defaults *defaults)
         .gradient_checkpointing = -1,
         .recompute_cheap = -1,
         .tf32 = -1,
+        .cuda_graphs = NULL,
         .activation_memory = -1,
         .comm_timeout_seconds = -1,
     };

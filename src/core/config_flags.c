@@ -110,6 +110,19 @@ static mz_status resolve_stage(mz_config_reader *reader)
     return MZ_OK;
 }
 
+static mz_status resolve_graphs(mz_config_reader *reader)
+{
+    const mz_config_key *key = &mz_config_keys[mz_config_key_find("mpizero.cuda_graphs")];
+    const char *flag = reader->flags->cuda_graphs;
+    int wanted = flag ? mz_config_word_index(key->words, flag) : -1;
+    if (flag && wanted < 0)
+        return mz_fail(MZ_ERR_CONFIG, "--cuda-graphs: expected auto, on or off, found \"%s\"; correct the flag",
+                       flag);
+    if (flag && mz_config_state_of(reader, key->path) != MZ_KEY_GIVEN)
+        mz_config_store_int(key, &reader->config, wanted);
+    return MZ_OK;
+}
+
 mz_status mz_config_resolve_flags(mz_config_reader *reader)
 {
     mz_config *config = &reader->config;
@@ -144,5 +157,6 @@ mz_status mz_config_resolve_flags(mz_config_reader *reader)
     wanted = reader->flags->tf32;
     if (wanted >= 0 && mz_config_state_of(reader, "mpizero.tf32") != MZ_KEY_GIVEN)
         config->tf32 = wanted > 0;
-    return resolve_stage(reader);
+    status = resolve_graphs(reader);
+    return status == MZ_OK ? resolve_stage(reader) : status;
 }

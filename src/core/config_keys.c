@@ -107,7 +107,7 @@ const mz_config_key mz_config_keys[] = {
     IDLE("disable_allgather", MZ_KEY_BOOL, "false", "gathers are built in; the result is the same"),
     IDLE("zero_allow_untested_optimizer", MZ_KEY_BOOL, "false", "every optimiser here works with ZeRO"),
     IDLE("zero_force_ds_cpu_optimizer", MZ_KEY_BOOL, "true", "there is one implementation of each optimiser"),
-    IDLE("graph_harvesting", MZ_KEY_BOOL, "false", "no graphs are recorded for this"),
+    IDLE("graph_harvesting", MZ_KEY_BOOL, "false", "mpizero.cuda_graphs says whether graphs are recorded"),
     REFUSE("amp", MZ_KEY_OPEN, "null", "Apex mixed precision is not there: use a bf16 or fp16 block"),
     REFUSE("torch_autocast", MZ_KEY_OPEN, "null",
            "autocasting by operation is not there: use a bf16 or fp16 block"),
@@ -354,6 +354,7 @@ const mz_config_key mz_config_keys[] = {
     INT("mpizero.activation_checkpointing_every", "0", 0, 2147483647, activation_checkpointing_every, NULL),
     BOOL("mpizero.recompute_cheap", "false", recompute_cheap),
     BOOL("mpizero.tf32", "false", tf32),
+    WORD("mpizero.cuda_graphs", "auto", "auto|on|off", cuda_graphs, "where a step can be replayed"),
     REAL("mpizero.activation_memory", "0", 0, 1e6, activation_memory, NULL),
 };
 

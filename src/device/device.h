@@ -25,11 +25,26 @@
 typedef struct mz_device mz_device;
 typedef struct mz_stream mz_stream;   /* defined by each backend */
 typedef struct mz_event mz_event;     /* defined by each backend */
+typedef struct mz_graph mz_graph;     /* defined by each backend that has graphs */
 typedef struct mz_kernels mz_kernels; /* kernels/kernels.h */
 
 typedef enum mz_stream_kind { MZ_STREAM_COMPUTE, MZ_STREAM_COMM, MZ_STREAM_COPY } mz_stream_kind;
 
 typedef mz_status (*mz_host_fn)(void *arg);
+
+/* Work that is recorded once and given to a stream again as one piece, which costs the host one launch rather than
+ * one for each kernel. From begin to end, both called by one thread, the stream does nothing that it is given:
+ * kernels, copies between device memory and fills are recorded, with their arguments as they are. Nothing else may
+ * be given to it (not stream_sync, nor events, waits, host calls and words), and no memory be taken: that spoils
+ * the recording, which the call itself or end says. */
+typedef struct mz_graph_ops {
+    mz_status (*begin)(mz_stream *stream);
+    /* Ends the recording in any case; afterwards the stream works as before. *graph is set on success only. */
+    mz_status (*end)(mz_stream *stream, mz_graph **graph);
+    /* Stream-ordered. What was recorded is done, on the same addresses. */
+    mz_status (*launch)(mz_graph *graph, mz_stream *stream);
+    void (*destroy)(mz_graph *graph); /* NULL is legal; no launch of it may be under way */
+} mz_graph_ops;
 
 typedef struct mz_device_ops {
     const char *name; /* "cpu", "cuda", "meta" */
@@ -79,7 +94,8 @@ typedef struct mz_device_ops {
     mz_status (*post)(mz_stream *stream, uint32_t *word, uint32_t value);
     mz_status (*await)(mz_stream *stream, uint32_t *word, uint32_t value);
 
-    const mz_kernels *kernels; /* every slot filled; checked when the device is opened */
+    const mz_graph_ops *graphs; /* NULL: the backend has none */
+    const mz_kernels *kernels;  /* every slot filled; checked when the device is opened */
 } mz_device_ops;
 
 struct mz_device {

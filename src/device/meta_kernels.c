@@ -201,6 +201,11 @@ static mz_status meta_sum_squares(const mz_sum_squares_args *a, mz_stream *strea
     return count_other(mz_check_sum_squares(a), stream, 3.0 * (double)a->n, (double)a->n * size_of(a->dtype));
 }
 
+static mz_status meta_clip(const mz_clip_args *a, mz_stream *stream)
+{
+    return count_other(mz_check_clip(a), stream, 5.0, sizeof(double) + sizeof(float));
+}
+
 static mz_status meta_sum(const mz_sum_args *a, mz_stream *stream)
 {
     double n = (double)a->n, sources = (double)a->n_sources;
@@ -258,6 +263,7 @@ const mz_kernels mz_kernels_meta = {
     .cross_entropy = meta_cross_entropy,
     .mse = meta_mse,
     .sum_squares = meta_sum_squares,
+    .clip = meta_clip,
     .sum = meta_sum,
     .optim = meta_optim,
     .quantize = meta_quantize,

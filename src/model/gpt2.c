@@ -37,7 +37,8 @@ static mz_status add_embedding(mz_model *model, const mz_gpt2_config *c)
                                                     .n_params = MZ_GPT2_EMBEDDING_PARAMS,
                                                     .forward = mz_gpt2_embedding_forward,
                                                     .self = &self,
-                                                    .self_bytes = sizeof self});
+                                                    .self_bytes = sizeof self,
+                                                    .replayable = true});
 }
 
 /* The projections back into the residual stream start smaller, by the number of additions to it. */
@@ -85,7 +86,8 @@ static mz_status add_block(mz_model *model, const mz_gpt2_config *c, int layer)
                                                     .forward = mz_gpt2_block_forward,
                                                     .self = &self,
                                                     .self_bytes = sizeof self,
-                                                    .recomputable = true});
+                                                    .recomputable = true,
+                                                    .replayable = true});
 }
 
 static mz_status add_head(mz_model *model, const mz_gpt2_config *c)
@@ -104,7 +106,8 @@ static mz_status add_head(mz_model *model, const mz_gpt2_config *c)
                                                     .n_uses = self.tied ? 1 : 0,
                                                     .forward = mz_gpt2_head_forward,
                                                     .self = &self,
-                                                    .self_bytes = sizeof self});
+                                                    .self_bytes = sizeof self,
+                                                    .replayable = true});
 }
 
 /* ---- model ---- */

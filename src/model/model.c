@@ -72,7 +72,8 @@ static mz_status unit_copy(const mz_unit_spec *from, mz_unit_spec *to)
     *to = (mz_unit_spec){.forward = from->forward,
                          .self_bytes = from->self_bytes,
                          .recomputable = from->recomputable,
-                         .flops_per_token = from->flops_per_token};
+                         .flops_per_token = from->flops_per_token,
+                         .replayable = from->replayable};
     to->name = mz_strdup(from->name);
     mz_status status = to->name ? copy_params(from, to) : MZ_ERR_MEMORY;
     if (status == MZ_OK)

@@ -144,6 +144,8 @@ mz_status mz_engine_create(mz_world *world, const mz_config *config, const mz_mo
         st = create_zero(engine, options);
     if (st == MZ_OK)
         st = init_params(engine);
+    if (st == MZ_OK)
+        st = mz_agree(world, mz_replay_create(engine, &engine->replay), "preparing to replay steps");
     if (st != MZ_OK) {
         mz_engine_destroy(engine);
         return st;
@@ -157,6 +159,7 @@ void mz_engine_destroy(mz_engine *engine)
     if (!engine)
         return;
     mz_writer_destroy(engine->writer);
+    mz_replay_destroy(engine->replay);
     mz_tape_destroy(engine->tape);
     mz_arena_destroy(engine->arena);
     mz_staging_free(&engine->staging);
@@ -186,17 +189,23 @@ static double loss_weight(const mz_engine *engine, const mz_batch *batch)
     return mine > 0 ? 1.0 / ((double)mine * micro_batches) : 0;
 }
 
-mz_status mz_engine_run_forward(mz_engine *engine, const mz_batch *batch, mz_run *run,
-                                const mz_step_scalars *scalars, mz_tensor **result)
+/* An empty tape, and the batch on its way to the device. */
+static mz_status put_inputs(mz_engine *engine, const mz_batch *batch, mz_run *run, const mz_step_scalars *scalars)
 {
     mz_tape_reset(engine->tape);
     memset(engine->inputs, 0, sizeof engine->inputs);
     mz_status st = mz_staging_put(&engine->staging, engine->tape, engine->compute, scalars, batch,
                                   engine->config.dtype, engine->inputs);
-    if (st != MZ_OK)
-        return st;
-    memcpy(run->inputs, engine->inputs, sizeof run->inputs);
-    return mz_runner_forward(engine->runner, engine->tape, run, result);
+    if (st == MZ_OK)
+        memcpy(run->inputs, engine->inputs, sizeof run->inputs);
+    return st;
+}
+
+mz_status mz_engine_run_forward(mz_engine *engine, const mz_batch *batch, mz_run *run,
+                                const mz_step_scalars *scalars, mz_tensor **result)
+{
+    mz_status st = put_inputs(engine, batch, run, scalars);
+    return st == MZ_OK ? mz_runner_forward(engine->runner, engine->tape, run, result) : st;
 }
 
 /* loss_sum = first ? loss : loss_sum + loss */
@@ -213,6 +222,29 @@ static mz_status add_loss(mz_engine *engine, const mz_tensor *loss, bool first)
                              .y = engine->loss_sum,
                              .dtype = MZ_F32};
     return ops->kernels->add(&add, engine->compute);
+}
+
+mz_status mz_engine_forward_pass(mz_engine *engine, mz_run *run)
+{
+    mz_tensor *loss = NULL;
+    mz_status st = mz_runner_forward(engine->runner, engine->tape, run, &loss);
+    if (st == MZ_OK)
+        st = add_loss(engine, loss, engine->micro == 0);
+    mz_tensor_release(loss);
+    return st;
+}
+
+mz_status mz_engine_backward_pass(mz_engine *engine)
+{
+    mz_status st = mz_runner_backward(engine->runner, engine->tape);
+    return st == MZ_OK ? mz_zero_end_micro(engine->zero) : st;
+}
+
+static mz_status begin_micro(mz_engine *engine, const mz_batch *batch, mz_run *run, const mz_step_scalars *scalars)
+{
+    bool last = engine->micro + 1 == engine->config.gradient_accumulation_steps;
+    mz_status st = mz_zero_begin_micro(engine->zero, true, engine->micro == 0, last);
+    return st == MZ_OK ? put_inputs(engine, batch, run, scalars) : st;
 }
 
 mz_status mz_engine_forward(mz_engine *engine, const mz_batch *batch)
@@ -238,15 +270,14 @@ mz_status mz_engine_forward(mz_engine *engine, const mz_batch *batch)
         .loss_weight = (float)weight,
         .grad_weight = (float)(weight * grad_factor),
     };
-    bool first = engine->micro == 0;
-    mz_tensor *loss = NULL;
     mz_run run = {.goal = MZ_GOAL_LOSS, .training = true};
-    st = mz_zero_begin_micro(engine->zero, true, first, engine->micro + 1 == n_micro);
+    st = begin_micro(engine, batch, &run, &scalars);
+    mz_replay_verdict verdict = st == MZ_OK ? mz_replay_prepare(engine->replay, batch, &run) : MZ_REPLAY_LAUNCH;
+    if (verdict == MZ_REPLAY_SPOILED)
+        st = begin_micro(engine, batch, &run, &scalars);
+    engine->replays = verdict == MZ_REPLAY_READY;
     if (st == MZ_OK)
-        st = mz_engine_run_forward(engine, batch, &run, &scalars, &loss);
-    if (st == MZ_OK)
-        st = add_loss(engine, loss, first);
-    mz_tensor_release(loss);
+        st = engine->replays ? mz_replay_forward(engine->replay) : mz_engine_forward_pass(engine, &run);
     if (st == MZ_OK) {
         engine->needs_backward = true;
         engine->tokens += mz_batch_targets(batch);
@@ -258,27 +289,28 @@ mz_status mz_engine_backward(mz_engine *engine)
 {
     if (!engine->needs_backward)
         return mz_fail(MZ_ERR_ARGUMENT, "mz_engine_backward: no mz_engine_forward came before");
-    mz_status st = mz_runner_backward(engine->runner, engine->tape);
-    if (st == MZ_OK)
-        st = mz_zero_end_micro(engine->zero);
+    mz_status st = engine->replays ? mz_replay_backward(engine->replay) : mz_engine_backward_pass(engine);
     engine->needs_backward = false;
     engine->micro++;
     return st;
 }
 
 /* The host's view of the step: the global loss, how many tokens went into it, and whether a rank wants to stop. It
- * comes before the update, so that the gathers which the update leaves running hide behind the next forward. */
+ * comes before the update, so that the gathers which the update leaves running hide behind the next forward.
+ * Without other ranks to ask, the loss is left under way, and the update waits for it. */
 static mz_status gather_loss(mz_engine *engine, mz_step_info *info)
 {
     const mz_device_ops *ops = engine->device->ops;
+    double sums[3] = {0, (double)engine->tokens, engine->stop_vote};
     mz_status st = ops->copy(engine->compute, engine->loss_host, engine->loss_sum, sizeof(float));
-    if (st == MZ_OK)
+    if (st == MZ_OK && engine->comm)
         st = ops->stream_sync(engine->compute);
     if (st != MZ_OK)
         return st;
-    double sums[3] = {*engine->loss_host, (double)engine->tokens, engine->stop_vote};
-    if (engine->comm)
+    if (engine->comm) {
+        sums[0] = *engine->loss_host;
         st = mz_all_reduce_host(engine->comm, sums, 3, false, "loss of the step");
+    }
     info->loss = sums[0];
     info->tokens = (int64_t)sums[1];
     engine->stop_agreed = sums[2] > 0;
@@ -307,6 +339,8 @@ mz_status mz_engine_step(mz_engine *engine, mz_step_info *out)
         st = mz_zero_update(engine->zero, &step);
     if (st != MZ_OK)
         goto out;
+    if (!engine->comm)
+        info.loss = *engine->loss_host;
 
     info.loss_scale = engine->scaler.scale;
     info.learning_rate = step.lr;
@@ -331,9 +365,20 @@ out:
     return st;
 }
 
+mz_status mz_engine_check_idle(const mz_engine *engine, const char *function)
+{
+    return engine->needs_backward
+               ? mz_fail(MZ_ERR_ARGUMENT,
+                         "%s: the last forward has had no mz_engine_backward, which needs what it left", function)
+               : MZ_OK;
+}
+
 mz_status mz_engine_eval(mz_engine *engine, const mz_batch *batch, double *loss_sum, double *n_targets)
 {
-    mz_status st = mz_engine_reserve(engine, batch, false);
+    mz_status st = mz_engine_check_idle(engine, "mz_engine_eval");
+    if (st != MZ_OK)
+        return st;
+    st = mz_engine_reserve(engine, batch, false);
     if (st != MZ_OK)
         return st;
     const mz_step_scalars scalars = {.loss_weight = 1, .grad_weight = 1};

@@ -8,6 +8,7 @@
 #include "model/runner.h"
 #include "mpizero/engine.h"
 #include "optim/loss_scale.h"
+#include "train/replay.h"
 #include "zero/zero.h"
 
 /* Scalars that a step reads from device memory; mirrored in pinned memory and copied before each micro-batch. */
@@ -50,12 +51,14 @@ struct mz_engine {
     mz_staging staging;
     mz_writer *writer;
     mz_loss_scaler scaler;
+    mz_replay *replay; /* NULL: nothing is replayed */
 
     mz_tensor *inputs[MZ_N_INPUTS]; /* over staging.on_device, made for each micro-batch */
     float *loss_sum;                /* device: sum of this step's weighted losses */
     float *loss_host;               /* pinned */
     bool inference;
     bool needs_backward;
+    bool replays;         /* the micro-batch under way */
     bool stop_vote;       /* the training loop's: this rank was asked to stop */
     bool stop_agreed;     /* at the last step some rank was */
     bool save_due;        /* the training loop's: a save comes right after the next step */
@@ -125,9 +128,17 @@ mz_status mz_engine_open_writer(mz_engine *engine);
 /* Memory in use where the tensors are: this process's on the CPU, all that a GPU has given away. */
 int64_t mz_engine_memory_bytes(const mz_engine *engine);
 
+/* Refuses what would run over the activations that a backward pass is still to come for. */
+mz_status mz_engine_check_idle(const mz_engine *engine, const char *function);
+
 /* Sends a batch to the device and runs all units on it. *result: one reference for the caller. */
 mz_status mz_engine_run_forward(mz_engine *engine, const mz_batch *batch, mz_run *run,
                                 const mz_step_scalars *scalars, mz_tensor **result);
+
+/* The work of a micro-batch whose inputs are on their way to the device, behind them on the compute stream: the forward
+ * pass, whose loss is added to the step's, and the backward pass. */
+mz_status mz_engine_forward_pass(mz_engine *engine, mz_run *run);
+mz_status mz_engine_backward_pass(mz_engine *engine);
 
 /* Targets of a batch: n_targets when given, else counted. */
 int64_t mz_batch_targets(const mz_batch *batch);

@@ -39,7 +39,9 @@ static mz_status logits_to_host(mz_engine *engine, const mz_tensor *logits, floa
 mz_status mz_engine_logits(mz_engine *engine, const mz_batch *batch, mz_kv_cache *cache, bool last_position_only,
                            float *logits)
 {
-    mz_status st = mz_engine_reserve_logits(engine, batch, last_position_only);
+    mz_status st = mz_engine_check_idle(engine, "mz_engine_logits");
+    if (st == MZ_OK)
+        st = mz_engine_reserve_logits(engine, batch, last_position_only);
     if (st != MZ_OK)
         return st;
     const mz_step_scalars scalars = {.loss_weight = 1, .grad_weight = 1};

@@ -78,6 +78,7 @@ static mz_status room_for_arena(const mz_engine *engine, size_t *room)
 
 static mz_status replace_arena(mz_engine *engine, size_t bytes)
 {
+    mz_replay_forget(engine->replay);
     mz_tape_destroy(engine->tape);
     mz_arena_destroy(engine->arena);
     engine->tape = NULL;
@@ -103,6 +104,7 @@ static mz_status replace_tape(mz_engine *engine)
                                      .loss_weight = &scalars->loss_weight,
                                      .grad_weight = &scalars->grad_weight,
                                      .recompute = engine->recompute};
+    mz_replay_forget(engine->replay);
     mz_tape_destroy(engine->tape);
     engine->tape = NULL;
     return mz_tape_create(&options, &engine->tape);

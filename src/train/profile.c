@@ -108,6 +108,7 @@ TIMED(column_sum, MZ_FAMILY_ELEMENTWISE)
 TIMED(cross_entropy, MZ_FAMILY_LOSS)
 TIMED(mse, MZ_FAMILY_LOSS)
 TIMED(sum_squares, MZ_FAMILY_OPTIMISER)
+TIMED(clip, MZ_FAMILY_OPTIMISER)
 TIMED(sum, MZ_FAMILY_COMMUNICATION)
 TIMED(optim, MZ_FAMILY_OPTIMISER)
 TIMED(quantize, MZ_FAMILY_COMMUNICATION)
@@ -133,6 +134,7 @@ static void fill_kernels(mz_profile *p)
     p->kernels.cross_entropy = timed_cross_entropy;
     p->kernels.mse = timed_mse;
     p->kernels.sum_squares = timed_sum_squares;
+    p->kernels.clip = timed_clip;
     p->kernels.sum = timed_sum;
     p->kernels.optim = timed_optim;
     p->kernels.quantize = timed_quantize;
@@ -224,6 +226,7 @@ mz_status mz_profile_begin(mz_engine *engine, mz_profile **out)
     fill_kernels(p);
     p->ops = *p->own;
     p->ops.kernels = &p->kernels;
+    p->ops.graphs = NULL; /* a step's kernels are timed one by one */
     p->ops.wait = timed_wait;
     p->ops.copy = timed_copy;
     p->ops.copy_2d = timed_copy_2d;

@@ -95,9 +95,9 @@ typedef struct mz_optim_group {
 /* Scalars in device memory. */
 typedef struct mz_zero_scalars {
     mz_optim_hyper hyper;
-    double sum_squares;
+    double sum_squares; /* with nonfinite behind it: cleared and read as one */
     uint64_t nonfinite; /* counted */
-    uint64_t never;     /* 0: whether to skip is known on the host */
+    uint64_t never;     /* 0: does not skip, or whether to skip is known on the host */
     float grad_scale;
 } mz_zero_scalars;
 
@@ -112,8 +112,8 @@ typedef struct mz_updater {
     mz_optim_chunk *chunks; /* device memory */
     mz_optim_group *groups;
     int n_groups;
-    mz_zero_scalars *device, host;
-    mz_event *ready;
+    mz_zero_scalars *device, *host; /* host: pinned */
+    mz_event *ready, *summed;
     mz_event **refreshed;   /* [n_units] */
     int *mark;              /* [n_units] which of `refreshed` tells that the unit's parameters are whole again */
     int n_marked, n_waited; /* units of the last refresh; those that compute has waited for */

@@ -7,6 +7,10 @@
 
 #include "zero/internal.h"
 
+#define SUMS_BYTES (sizeof(double) + sizeof(uint64_t)) /* from sum_squares on */
+_Static_assert(offsetof(mz_zero_scalars, nonfinite) == offsetof(mz_zero_scalars, sum_squares) + sizeof(double),
+               "the sums lie apart");
+
 /* ---- the gradients' norm ---- */
 
 /* Adds up squares and non-finite values of n reduced gradients of a segment, from this rank's element `begin`. */
@@ -25,35 +29,41 @@ static mz_status sum_squares(mz_zero *z, const mz_zero_segment *s, int64_t begin
 
 static mz_status clear_sums(mz_zero *z)
 {
-    mz_zero_scalars *d = z->updater.device;
-    mz_status status = z->device->ops->fill(z->compute, &d->sum_squares, 0, sizeof d->sum_squares);
-    return status ? status : z->device->ops->fill(z->compute, &d->nonfinite, 0, sizeof d->nonfinite);
+    return z->device->ops->fill(z->compute, &z->updater.device->sum_squares, 0, SUMS_BYTES);
 }
 
-/* Brings the sums to the host. */
-static mz_status read_sums(mz_zero *z)
+/* Of all of this rank's slices, on the device. */
+static mz_status take_sums(mz_zero *z)
+{
+    mz_status status = clear_sums(z);
+    for (int i = 0; !status && i < z->layout->n_segments; i++)
+        status = sum_squares(z, &z->segments[i], 0, z->segments[i].own_count);
+    return status;
+}
+
+/* Sends the sums to the host. */
+static mz_status send_sums(mz_zero *z)
 {
     mz_updater *u = &z->updater;
-    mz_status status =
-        z->device->ops->copy(z->compute, &u->host.sum_squares, &u->device->sum_squares, sizeof u->host.sum_squares);
-    if (!status)
-        status =
-            z->device->ops->copy(z->compute, &u->host.nonfinite, &u->device->nonfinite, sizeof u->host.nonfinite);
+    return z->device->ops->copy(z->compute, &u->host->sum_squares, &u->device->sum_squares, SUMS_BYTES);
+}
+
+static mz_status read_sums(mz_zero *z)
+{
+    mz_status status = send_sums(z);
     return status ? status : z->device->ops->stream_sync(z->compute);
 }
 
 /* Of all slices: values[0] the sum of squares, values[1] how many are not finite. */
 static mz_status global_sums(mz_zero *z, double values[2])
 {
-    mz_status status = clear_sums(z);
-    for (int i = 0; !status && i < z->layout->n_segments; i++)
-        status = sum_squares(z, &z->segments[i], 0, z->segments[i].own_count);
+    mz_status status = take_sums(z);
     if (!status)
         status = read_sums(z);
     if (!status && z->overlap)
         status = z->device->ops->stream_sync(z->transfer);
-    values[0] = z->updater.host.sum_squares;
-    values[1] = (double)z->updater.host.nonfinite;
+    values[0] = z->updater.host->sum_squares;
+    values[1] = (double)z->updater.host->nonfinite;
     if (!status && mz_zero_talks(z) && z->stage > 0)
         status = mz_all_reduce_host(z->shard_comm, values, 2, false, "gradient norm");
     return status;
@@ -73,7 +83,7 @@ static mz_status find_nonfinite(mz_zero *z, char *name, size_t bytes)
             status = sum_squares(z, s, z->layout->tensors[t].offset + offset - s->own_begin, count);
         if (!status)
             status = read_sums(z);
-        if (z->updater.host.nonfinite > 0)
+        if (z->updater.host->nonfinite > 0)
             break;
     }
     double first = (double)(n - t); /* the lowest index is the highest of these */
@@ -103,10 +113,11 @@ static void set_hyper(const mz_zero *z, const mz_zero_step_info *step, mz_optim_
     };
 }
 
-static mz_status optimize(mz_zero *z, bool checksums)
+/* nonfinite: the device's count that has to be 0. */
+static mz_status optimize(mz_zero *z, bool checksums, const uint64_t *nonfinite)
 {
     mz_updater *u = &z->updater;
-    mz_status status = z->device->ops->copy(z->compute, u->device, &u->host, sizeof u->host);
+    mz_status status = MZ_OK;
     z->checksums.present = false;
     for (int i = 0; !status && i < u->n_groups; i++) {
         const mz_optim_group *group = checksums ? &z->checksums.groups[i] : &u->groups[i];
@@ -117,7 +128,7 @@ static mz_status optimize(mz_zero *z, bool checksums)
             .n_elements = group->elements,
             .hyper = &u->device->hyper,
             .grad_scale = &u->device->grad_scale,
-            .nonfinite = &u->device->never,
+            .nonfinite = nonfinite,
             .grad_dtype = z->shard_dtype,
             .param_dtype = z->dtype,
             .updated = checksums ? mz_zero_checksums_add : NULL,
@@ -137,30 +148,90 @@ double mz_zero_grad_weight_factor(const mz_zero *z)
     return z->config.prescale_gradients || z->size == 1 ? 1 : z->size / z->config.gradient_predivide_factor;
 }
 
+static bool checks_overflow(const mz_zero *z)
+{
+    return z->dtype != MZ_BF16 || z->config.bf16_check_grad_overflow;
+}
+
+/* What the sums say of the step. */
+static void conclude(const mz_zero *z, double sum_squares, double nonfinite, double unscale,
+                     mz_zero_step_info *step)
+{
+    step->grad_norm = sqrt(sum_squares) * unscale;
+    step->overflow = checks_overflow(z) && nonfinite > 0;
+    step->nonfinite_name[0] = '\0';
+}
+
+/* The ranks add up their sums on the host, which then says what to do. */
+static mz_status update_together(mz_zero *z, double unscale, mz_zero_step_info *step)
+{
+    mz_updater *u = &z->updater;
+    double values[2];
+    mz_status status = global_sums(z, values);
+    if (status)
+        return status;
+    conclude(z, values[0], values[1], unscale, step);
+    if (step->overflow)
+        return MZ_OK;
+    const mz_clip_args clip = {
+        .unscale = unscale, .clip = step->clip, .sum_squares = values, .scale = &u->host->grad_scale};
+    set_hyper(z, step, &u->host->hyper);
+    u->host->never = 0;
+    status = mz_kernels_ref.clip(&clip, NULL);
+    if (!status)
+        status = z->device->ops->copy(z->compute, u->device, u->host, sizeof *u->host);
+    return status ? status : optimize(z, step->checksums && z->checksums.chunks, &u->device->never);
+}
+
+/* One rank's device knows all that there is to know: it clips, and skips, by itself, and the host learns of it
+ * while the optimiser runs. */
+static mz_status update_alone(mz_zero *z, double unscale, mz_zero_step_info *step)
+{
+    mz_updater *u = &z->updater;
+    const mz_device_ops *ops = z->device->ops;
+    const bool had_checksums = z->checksums.present;
+    const mz_clip_args clip = {.unscale = unscale,
+                               .clip = step->clip,
+                               .sum_squares = &u->device->sum_squares,
+                               .scale = &u->device->grad_scale};
+    set_hyper(z, step, &u->host->hyper);
+    mz_status status = ops->copy(z->compute, &u->device->hyper, &u->host->hyper, sizeof u->host->hyper);
+    if (!status)
+        status = take_sums(z);
+    if (!status)
+        status = send_sums(z);
+    if (!status)
+        status = ops->event_record(u->summed, z->compute);
+    if (!status)
+        status = ops->kernels->clip(&clip, z->compute);
+    if (!status)
+        status = optimize(z, step->checksums && z->checksums.chunks,
+                          checks_overflow(z) ? &u->device->nonfinite : &u->device->never);
+    if (!status)
+        status = ops->event_sync(u->summed);
+    if (status)
+        return status;
+    conclude(z, u->host->sum_squares, (double)u->host->nonfinite, unscale, step);
+    if (step->overflow) /* nothing was updated: what was right stays right */
+        z->checksums.present = had_checksums;
+    return MZ_OK;
+}
+
 mz_status mz_zero_update(mz_zero *z, mz_zero_step_info *step)
 {
-    double values[2], unscale = 1 / step->loss_scale;
-    bool checks = z->dtype != MZ_BF16 || z->config.bf16_check_grad_overflow;
+    double unscale = 1 / step->loss_scale;
     if (z->config.gradient_allreduce_sum)
         unscale *= z->size;
     if (z->inference)
         return mz_fail(MZ_ERR_ARGUMENT, "update: this engine was made for inference and has no optimiser state");
     mz_status status = mz_zero_reduce_finish(z);
     if (!status)
-        status = global_sums(z, values);
+        status = mz_zero_talks(z) ? update_together(z, unscale, step) : update_alone(z, unscale, step);
     if (status)
         return status;
-    step->grad_norm = sqrt(values[0]) * unscale;
-    step->overflow = checks && values[1] > 0;
-    step->nonfinite_name[0] = '\0';
     if (step->overflow)
         return find_nonfinite(z, step->nonfinite_name, sizeof step->nonfinite_name);
-    double clip = step->clip > 0 ? step->clip / (step->grad_norm + 1e-6) : 1;
-    set_hyper(z, step, &z->updater.host.hyper);
-    z->updater.host.grad_scale = (float)(unscale * (clip < 1 ? clip : 1));
-    z->updater.host.never = 0;
-    status = optimize(z, step->checksums && z->checksums.chunks);
-    return status ? status : mz_zero_refresh(z);
+    return mz_zero_refresh(z);
 }
 
 /* ---- creation ---- */
@@ -223,7 +294,7 @@ mz_status mz_zero_updater_create(mz_zero *z)
 {
     mz_updater *u = &z->updater;
     chunk_list list = {0};
-    void *device_chunks, *device_scalars;
+    void *device_chunks, *device_scalars, *host_scalars;
     if (!z->inference)
         add_chunks(z, &list);
     u->segments = mz_calloc((size_t)z->layout->n_segments + 1, sizeof *u->segments);
@@ -238,7 +309,13 @@ mz_status mz_zero_updater_create(mz_zero *z)
     if (!status)
         status = mz_zero_alloc(z, 1, sizeof *u->device, &z->memory.other, &device_scalars);
     if (!status)
+        status = z->device->ops->alloc_pinned(z->device, sizeof *u->host, &host_scalars);
+    if (!status)
+        *(u->host = host_scalars) = (mz_zero_scalars){0};
+    if (!status)
         status = z->device->ops->event_create(z->device, &u->ready);
+    if (!status)
+        status = z->device->ops->event_create(z->device, &u->summed);
     for (int unit = 0; !status && unit < z->layout->n_units; unit++)
         status = z->device->ops->event_create(z->device, &u->refreshed[unit]);
     if (!status) {
@@ -259,8 +336,12 @@ mz_status mz_zero_updater_create(mz_zero *z)
 void mz_zero_updater_free(mz_zero *z)
 {
     mz_updater *u = &z->updater;
+    if (u->host)
+        z->device->ops->free_pinned(z->device, u->host);
     if (u->ready)
         z->device->ops->event_destroy(u->ready);
+    if (u->summed)
+        z->device->ops->event_destroy(u->summed);
     for (int unit = 0; u->refreshed && unit < z->layout->n_units; unit++)
         if (u->refreshed[unit])
             z->device->ops->event_destroy(u->refreshed[unit]);

@@ -105,6 +105,15 @@ mz_status mz_zero_end_micro(mz_zero *z)
     return MZ_OK;
 }
 
+/* In stages 0 and 1 gradients are reduced in the last micro-batch, and refreshed parameters waited for in the first
+ * pass. */
+bool mz_zero_micro_is_local(const mz_zero *z)
+{
+    const mz_updater *u = &z->updater;
+    bool refreshed = u->n_marked == 0 || u->n_waited > u->mark[u->n_marked - 1];
+    return z->size == 1 || (z->stage <= 1 && !z->last && refreshed);
+}
+
 /* ---- creation ---- */
 
 static mz_status refuse(const char *key)

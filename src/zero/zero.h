@@ -55,6 +55,10 @@ double mz_zero_grad_weight_factor(const mz_zero *zero);
 mz_status mz_zero_begin_micro(mz_zero *zero, bool training, bool first, bool last);
 mz_status mz_zero_end_micro(mz_zero *zero);
 
+/* Whether the passes of the micro-batch that has begun are this rank's compute stream's alone: no collective, nor a
+ * wait for one. Such a pass leaves nothing behind on the host but the parameters' grad_written. */
+bool mz_zero_micro_is_local(const mz_zero *zero);
+
 typedef struct mz_zero_step_info {
     double lr, beta1;  /* of this step (beta1: Adam, Lion) */
     double loss_scale; /* gradients carry this factor */
@@ -68,7 +72,8 @@ typedef struct mz_zero_step_info {
 } mz_zero_step_info;
 
 /* Collective. Finishes reductions, takes the global norm, clips, updates the shards, refreshes the 16-bit
- * parameters (stages 1, 2: all-gather; stage 3: persistent segments). */
+ * parameters (stages 1, 2: all-gather; stage 3: persistent segments). When it returns, all that the compute stream was
+ * given before is done; the update may be under way. */
 mz_status mz_zero_update(mz_zero *zero, mz_zero_step_info *step);
 
 /* ---- what is saved ---- */

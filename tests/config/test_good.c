@@ -140,6 +140,7 @@ static void no_file(void **state)
     flags.gradient_checkpointing = 1;
     flags.recompute_cheap = 1;
     flags.tf32 = 1;
+    flags.cuda_graphs = "off";
     assert_int_equal(mz_config_load(NULL, &flags, 3, &c), MZ_OK);
     assert_int_equal(c.train_batch_size, 24);
     assert_int_equal(c.dtype, MZ_BF16);
@@ -152,6 +153,7 @@ static void no_file(void **state)
     assert_int_equal(c.activation_checkpointing_every, 1);
     assert_true(c.recompute_cheap);
     assert_true(c.tf32);
+    assert_int_equal(c.cuda_graphs, MZ_GRAPHS_OFF);
     assert_int_equal(c.zero.reduce_bucket_size, 500000000);
     assert_true(c.zero.stage3_model_persistence_threshold == INT64_MAX);
     assert_true(c.comm_timeout_seconds == 1800);

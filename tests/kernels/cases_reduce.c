@@ -53,6 +53,19 @@ static void sum_squares_case(harness *h, int64_t n, mz_dtype dtype, bool nonfini
     end_case(h);
 }
 
+static void clip_case(harness *h, double sum_squares, double unscale, double clip)
+{
+    begin_case(h, "sum_squares=%g unscale=%g clip=%g", sum_squares, unscale, clip);
+    buffer *sum = data_buffer(h, &sum_squares, sizeof sum_squares), *scale = output_buffer(h, MZ_F32, 1);
+    for (int side = 0; side < N_SIDES; side++) {
+        mz_clip_args args = {
+            .unscale = unscale, .clip = clip, .sum_squares = at(sum, side), .scale = at(scale, side)};
+        launched(h, h->kernels[side]->clip(&args, h->streams[side]));
+    }
+    compare(h, scale, "scale", 0, 0);
+    end_case(h);
+}
+
 /* in_place: the destination is the last source. The sum's bits are part of the definition. */
 static void sum_case(harness *h, int64_t n, int n_sources, mz_dtype dtype, mz_dtype dst_dtype, bool in_place)
 {
@@ -102,6 +115,15 @@ void test_reduce(harness *h)
         for (int i = 0; i < N_SIZES; i++)
             for (int nonfinite = 0; nonfinite < 2; nonfinite++)
                 sum_squares_case(h, sizes[i], storage_dtypes[d], nonfinite);
+    end_slot(h);
+    static const double sums[] = {0, 1e-30, 0.25, 3, 4, 1e7 / 3, 1e300, INFINITY, NAN};
+    static const double unscales[] = {1, 1.0 / 65536, 3, 1.0 / 3};
+    static const double clips[] = {0, 1, 0.1, 1e9};
+    begin_slot(h, "clip");
+    for (size_t s = 0; s < sizeof sums / sizeof *sums; s++)
+        for (int u = 0; u < 4; u++)
+            for (int c = 0; c < 4; c++)
+                clip_case(h, sums[s], unscales[u], clips[c]);
     end_slot(h);
     begin_slot(h, "sum");
     for (int d = 0; d < N_STORAGE_DTYPES; d++)

@@ -12,6 +12,12 @@ TESTS += $(overflow_tests)
 tests_train_overflow_np1_SOURCES = tests/train/overflow.c
 tests_train_overflow_np2_SOURCES = tests/train/overflow.c
 
+replay_tests = tests/train/replay.np1 tests/train/replay.np2
+check_PROGRAMS += $(replay_tests)
+TESTS += $(replay_tests)
+tests_train_replay_np1_SOURCES = tests/train/replay.c tests/train/recorder.c tests/train/recorder.h
+tests_train_replay_np2_SOURCES = tests/train/replay.c tests/train/recorder.c tests/train/recorder.h
+
 train_scripts = tests/train/bench.sh tests/train/bad_input.sh tests/train/damage.sh tests/train/estimate.sh \
 	tests/train/full_disk.sh tests/train/groups.sh tests/train/kill.sh \
 	tests/train/parity.sh tests/train/published.sh \

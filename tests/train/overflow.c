@@ -63,7 +63,8 @@ static mz_status add_layer(mz_model *model, const char *name, int64_t in, int64_
         {.name = weight, .n_dims = 2, .shape = {out, in}, .init = MZ_INIT_NORMAL, .init_scale = 0.3f},
         {.name = bias, .n_dims = 1, .shape = {out}, .init = MZ_INIT_ZEROS},
     };
-    const mz_unit_spec unit = {.name = name, .params = params, .n_params = 2, .forward = forward};
+    const mz_unit_spec unit = {
+        .name = name, .params = params, .n_params = 2, .forward = forward, .replayable = true};
     return mz_model_add_unit(model, &unit);
 }
 

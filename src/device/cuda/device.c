@@ -280,11 +280,14 @@ static void run_host_task(void *data)
 
 static mz_status cuda_host_call(mz_stream *stream, mz_host_fn fn, void *arg)
 {
+    mz_status st = mz_cuda_not_recording(stream, "a host call"); /* its task is gone after the first time */
+    if (st != MZ_OK)
+        return st;
     host_task *task = mz_alloc(sizeof *task);
     if (!task)
         return MZ_ERR_MEMORY;
     *task = (host_task){stream, fn, arg};
-    mz_status st = mz_cuda_check(cudaLaunchHostFunc(stream->stream, run_host_task, task), "cudaLaunchHostFunc");
+    st = mz_cuda_check(cudaLaunchHostFunc(stream->stream, run_host_task, task), "cudaLaunchHostFunc");
     if (st != MZ_OK)
         mz_free(task);
     return st;
@@ -317,5 +320,6 @@ const mz_device_ops mz_cuda_ops = {
     .host_call = cuda_host_call,
     .post = mz_cuda_post,
     .await = mz_cuda_await,
+    .graphs = &mz_cuda_graphs,
     .kernels = &mz_kernels_cuda,
 };

@@ -36,6 +36,7 @@ struct mz_stream {
     cudaStream_t stream;
     void *workspace; /* device memory for kernels of this stream: split sums, cuBLASLt */
     size_t workspace_bytes;
+    bool recording;    /* between begin and end of a graph */
     mz_status failure; /* first failure of a host call; guarded by atomic access */
     char message[512];
 };
@@ -58,6 +59,11 @@ mz_status mz_cuda_launched(const char *kernel);
 mz_status mz_cuda_words_open(mz_cuda_device *cuda);
 mz_status mz_cuda_post(mz_stream *stream, uint32_t *word, uint32_t value);
 mz_status mz_cuda_await(mz_stream *stream, uint32_t *word, uint32_t value);
+
+/* graph.c */
+extern const mz_graph_ops mz_cuda_graphs;
+/* For what cannot be recorded: MZ_ERR_UNSUPPORTED while the stream records. */
+mz_status mz_cuda_not_recording(const mz_stream *stream, const char *what);
 
 /* kernels/cuda: released with the device. */
 void mz_cuda_matmul_plans_destroy(struct mz_matmul_plans *plans);

@@ -44,6 +44,9 @@ mz_status mz_cuda_words_open(mz_cuda_device *cuda)
 static mz_status call(mz_cuda_word_fn fn, const char *name, mz_stream *stream, uint32_t *word, uint32_t value,
                       unsigned int flags)
 {
+    mz_status status = mz_cuda_not_recording(stream, name);
+    if (status)
+        return status;
     CUresult result = fn(stream->stream, (CUdeviceptr)(uintptr_t)word, value, flags);
     return result == CUDA_SUCCESS ? MZ_OK : mz_fail(MZ_ERR_DEVICE, "%s: CUDA error %d", name, (int)result);
 }
