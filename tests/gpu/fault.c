@@ -2,7 +2,7 @@
  * or memory breaks. tests/gpu/run builds it and reads what the job then says.
  *
  *     FAULT       call: a collective of NCCL's returns an error; async: NCCL reports one of its own threads'; gpu:
- *                 the GPU has failed, as cudaStreamSynchronize and cudaStreamQuery tell
+ *                 the GPU has failed, as cudaStreamSynchronize, cudaStreamQuery and cudaEventSynchronize tell
  *     FAULT_RANK  the rank (1)
  *     FAULT_AFTER how many calls go well before (200)
  *
@@ -69,4 +69,10 @@ int cudaStreamQuery(void *stream)
 {
     int (*real)(void *) = dlsym(RTLD_NEXT, "cudaStreamQuery");
     return is_due("gpu") ? CUDA_UNCORRECTABLE_ECC : real(stream);
+}
+
+int cudaEventSynchronize(void *event)
+{
+    int (*real)(void *) = dlsym(RTLD_NEXT, "cudaEventSynchronize");
+    return is_due("gpu") ? CUDA_UNCORRECTABLE_ECC : real(event);
 }
