@@ -1,5 +1,6 @@
 #include "comm/gpu.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "comm/relay.h"
 #include "comm/watch.h"
 #include "core/error.h"
+#include "core/log.h"
 #include "core/memory.h"
 #include "kernels/kernels.h"
 
@@ -180,7 +182,25 @@ mz_status mz_gpu_comm_status(const mz_gpu_comm *gpu)
 static mz_status check(void *context)
 {
     mz_gpu_comm *gpu = context;
-    return gpu->node ? mz_nccl_check(gpu->node) : MZ_OK;
+    const mz_device *device = gpu->comm->device;
+    char reason[512];
+    if (gpu->node)
+        return mz_nccl_check(gpu->node);
+    mz_status status = device->ops->check(gpu->stream);
+    if (!status)
+        return MZ_OK;
+    snprintf(reason, sizeof reason, "%s", mz_last_error());
+    return mz_fail(status, "rank %d on %s: %s", gpu->comm->world->rank, device->label, reason);
+}
+
+static void say_slow(void *context, const mz_op_info *op)
+{
+    mz_gpu_comm *gpu = context;
+    if (!gpu->relay)
+        return;
+    mz_log(MZ_LOG_WARN, "stands still: %s #%" PRIu64 " (%s), for half of its %g s", op->kind, op->sequence,
+           op->label, op->seconds);
+    mz_relay_report(gpu->relay);
 }
 
 /* The watch's: the relay first, since what it let go may not wait for NCCL's end. */
@@ -202,7 +222,8 @@ static mz_status open_watch(mz_gpu_comm *gpu)
                                       .timeout_seconds = gpu->comm->world->timeout_seconds,
                                       .context = gpu,
                                       .check = check,
-                                      .abort = give_up};
+                                      .abort = give_up,
+                                      .slow = say_slow};
     return mz_watch_create(&options, &gpu->watch);
 }
 
@@ -291,6 +312,7 @@ void mz_gpu_comm_destroy(mz_gpu_comm *gpu)
     if (!gpu)
         return;
     snprintf(message, sizeof message, "%s", mz_last_error());
+    mz_device_settle(gpu->comm->device); /* other comms' */
     mz_watch_destroy(gpu->watch);
     if (gpu->comm->failed) { /* the others may be gone */
         if (gpu->relay)

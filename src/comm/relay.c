@@ -44,12 +44,7 @@ void mz_relay_abort(mz_relay *relay, mz_status status, const char *message)
             __atomic_store_n(&relay->words[(k - 1) % MZ_WATCH_FLIGHTS], (uint32_t)k, __ATOMIC_RELEASE);
     }
     pthread_cond_broadcast(&relay->changed);
-    uint64_t number = relay->n_done;
-    bool under_way = number < relay->n_issued;
     pthread_mutex_unlock(&relay->lock);
-    if (is_first && under_way && status == MZ_ERR_TIMEOUT)
-        mz_log(MZ_LOG_WARN, "collective #%" PRIu64 " between nodes: this rank %s", number,
-               __atomic_load_n(&relay->stage, __ATOMIC_RELAXED));
     if (!is_first || !relay->hier.wire)
         return;
     mz_status theirs = mz_wire_note_words(layout->world_ranks[layout->rank], status, message, note.message);
@@ -63,6 +58,56 @@ static void fail(mz_relay *relay, mz_status status)
     if (relay->options.failed)
         relay->options.failed(relay->options.context, status);
     mz_relay_abort(relay, status, message);
+}
+
+/* ---- standing still ---- */
+
+/* No call of the device's, since one may be what stands still. */
+static bool report_host(mz_relay *relay, uint64_t *number)
+{
+    char words[MZ_WATCH_FLIGHTS * 12] = "";
+    size_t used = 0;
+    pthread_mutex_lock(&relay->lock);
+    *number = relay->n_done;
+    uint64_t n_issued = relay->n_issued;
+    pthread_mutex_unlock(&relay->lock);
+    for (int i = 0; i < MZ_WATCH_FLIGHTS && used < sizeof words; i++)
+        used += (size_t)snprintf(words + used, sizeof words - used, " %" PRIu32,
+                                 __atomic_load_n(&relay->words[i], __ATOMIC_ACQUIRE));
+    const char *stage = __atomic_load_n(&relay->stage, __ATOMIC_RELAXED);
+    mz_log(MZ_LOG_WARN,
+           "stands still: of %" PRIu64 " collectives between nodes all of %" PRIu64
+           " are launched; the courier %s; pieces loaded %" PRIu32 ", sent off %" PRIu32 ", come in %" PRIu32
+           "; words%s",
+           n_issued, *number,
+           *number == n_issued ? "has nothing to do"
+           : stage             ? stage
+                               : "has not begun",
+           __atomic_load_n(&relay->n_loaded, __ATOMIC_RELAXED),
+           __atomic_load_n(&relay->n_departed, __ATOMIC_RELAXED),
+           __atomic_load_n(&relay->n_arrived, __ATOMIC_RELAXED), words);
+    return *number < n_issued;
+}
+
+/* Where this does not follow in the log, the device's calls do not return. */
+void mz_relay_report(mz_relay *relay)
+{
+    const mz_device_ops *ops = relay->options.device->ops;
+    char slots[MZ_VOYAGE_WINDOW * 64] = "";
+    uint64_t number;
+    size_t used = 0;
+    bool under_way = report_host(relay, &number);
+    for (int i = 0; i < MZ_VOYAGE_WINDOW && used < sizeof slots; i++) {
+        const mz_relay_slot *s = &relay->slots[i];
+        used += (size_t)snprintf(slots + used, sizeof slots - used,
+                                 "; place %d: reduced %d loaded %d stored %d finished %d", i,
+                                 ops->event_done(s->reduced), ops->event_done(s->loaded),
+                                 ops->event_done(s->stored), ops->event_done(s->finished));
+    }
+    const char *begun = !under_way                                                         ? "-"
+                        : ops->event_done(relay->records[number % MZ_WATCH_FLIGHTS].begin) ? "1"
+                                                                                           : "0";
+    mz_log(MZ_LOG_WARN, "stands still: begun %s%s", begun, slots);
 }
 
 /* ---- the courier ---- */
@@ -95,6 +140,16 @@ static mz_status run_record(mz_relay *relay, uint64_t number)
     if (!status)
         status = ops->post(relay->inner, &relay->words[number % MZ_WATCH_FLIGHTS], (uint32_t)(number + 1));
     return status;
+}
+
+/* All is launched then for which a stream waits; what is launched ends by itself. */
+static void settle(void *context)
+{
+    mz_relay *relay = context;
+    pthread_mutex_lock(&relay->lock);
+    while (relay->n_done < relay->n_issued)
+        pthread_cond_wait(&relay->changed, &relay->lock);
+    pthread_mutex_unlock(&relay->lock);
 }
 
 static void *run_courier(void *arg)
@@ -257,7 +312,14 @@ mz_status mz_relay_create(const mz_relay_options *options, mz_relay **out)
         relay->hier.node = options->node;
         pthread_mutex_init(&relay->lock, NULL);
         pthread_cond_init(&relay->changed, NULL);
-        status = open_streams(relay);
+        if (options->device->loads_late)
+            status =
+                mz_fail(MZ_ERR_UNSUPPORTED,
+                        "%s: CUDA loads kernels at their first launch, which may wait for streams that wait for "
+                        "that launch; set CUDA_MODULE_LOADING=EAGER in the environment",
+                        options->device->label);
+        if (!status)
+            status = open_streams(relay);
         if (!status)
             status = take_memory(relay);
         if (!status) /* can it be done at all? */
@@ -277,6 +339,8 @@ mz_status mz_relay_create(const mz_relay_options *options, mz_relay **out)
         mz_relay_destroy(relay);
         return status;
     }
+    relay->settler = (mz_settler){.settle = settle, .context = relay};
+    mz_device_add_settler(options->device, &relay->settler);
     *out = relay;
     return MZ_OK;
 }
@@ -315,6 +379,7 @@ void mz_relay_destroy(mz_relay *relay)
         return;
     mz_device *device = relay->options.device;
     mz_stream *streams[] = {relay->out, relay->in, relay->inner};
+    mz_device_remove_settler(device, &relay->settler);
     if (relay->has_courier)
         stop_courier(relay);
     for (int i = 0; i < 3; i++)

@@ -27,7 +27,8 @@ typedef struct mz_relay_options {
     void (*failed)(void *context, mz_status status);
 } mz_relay_options;
 
-/* Collective over the group, of more than one node. All memory is taken here. */
+/* Collective over the group, of more than one node. All memory is taken here. MZ_ERR_UNSUPPORTED where the device
+ * loads kernels late. */
 mz_status mz_relay_create(const mz_relay_options *options, mz_relay **relay);
 /* Carries what is issued to its end first, unless something failed. */
 void mz_relay_destroy(mz_relay *relay);
@@ -38,6 +39,9 @@ mz_status mz_relay_issue(mz_relay *relay, const mz_collective *what, const mz_op
 
 /* From any thread: all that wait are let go, here and on the other nodes, and later calls fail with this. */
 void mz_relay_abort(mz_relay *relay, mz_status status, const char *message);
+
+/* From any thread: says in the log how far the oldest collective under way has come. */
+void mz_relay_report(mz_relay *relay);
 
 double mz_relay_bytes_sent(const mz_relay *relay);
 
