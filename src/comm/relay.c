@@ -13,12 +13,14 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/memory.h"
+#include "kernels/kernels.h"
 
 enum {
     MOST_PIECE_BYTES = 4 << 20,   /* copied over PCIe in 80 us, which is much more than a launch takes */
     LEAST_PIECE_BYTES = 64 << 10, /* a shorter message would pay more for its latency than for its bytes */
     FLIGHT_BYTES = 32 << 20,      /* of a flight's pinned memory, at most, in each direction */
     ALIGNMENT = 512,
+    AHEAD = 16, /* collectives yet to be launched; a queue holds a thousand launches, some tens per collective */
     NAP_NS = 10000
 };
 
@@ -205,7 +207,7 @@ mz_status mz_relay_issue(mz_relay *relay, const mz_collective *what, const mz_op
     uint64_t number = relay->n_issued; /* nobody else changes it */
     mz_relay_record *record = &relay->records[number % MZ_WATCH_FLIGHTS];
     pthread_mutex_lock(&relay->lock);
-    while (number - relay->n_done == MZ_WATCH_FLIGHTS)
+    while (number - relay->n_done >= AHEAD)
         pthread_cond_wait(&relay->changed, &relay->lock);
     pthread_mutex_unlock(&relay->lock);
     mz_status status = fill_record(record, what, op);
@@ -287,6 +289,39 @@ static mz_status take_memory(mz_relay *relay)
     return status;
 }
 
+/* Everything that a collective launches is launched once while no stream waits for it: what a device puts off until
+ * the first launch of a kernel or copy of a kind is done then. */
+static mz_status warm_up(mz_relay *relay)
+{
+    static const mz_dtype dtypes[] = {MZ_F32, MZ_F16, MZ_BF16};
+    const mz_device_ops *ops = relay->options.device->ops;
+    mz_relay_slot *slot = &relay->slots[0];
+    const size_t n_blocks = 2 * (size_t)relay->hier.layout->n_nodes + 2;
+    mz_status status = ops->fill(relay->inner, slot->partial, 0, n_blocks * relay->hier.piece_bytes);
+    for (int i = 0; i < 2 * 2 * 3 && !status; i++) {
+        const mz_dtype other = dtypes[i / 4];
+        const mz_cast_args args = {.n = ALIGNMENT / 8,
+                                   .src = slot->partial,
+                                   .src_dtype = i & 1 ? other : MZ_F32,
+                                   .dst = slot->sum,
+                                   .dst_dtype = i & 1 ? MZ_F32 : other,
+                                   .scale = 1,
+                                   .accumulate = i & 2};
+        status = ops->kernels->cast(&args, relay->inner);
+    }
+    if (!status)
+        status = ops->copy(relay->inner, slot->inbox, slot->partial, ALIGNMENT);
+    if (!status)
+        status = ops->copy(relay->out, relay->hier.flights[0].partial, slot->partial, ALIGNMENT);
+    if (!status)
+        status = ops->copy(relay->in, slot->inbox, relay->hier.flights[0].inbox, ALIGNMENT);
+    if (!status)
+        status = ops->stream_sync(relay->out);
+    if (!status)
+        status = ops->stream_sync(relay->in);
+    return status ? status : ops->stream_sync(relay->inner);
+}
+
 static mz_status open_wire(mz_relay *relay)
 {
     mz_hier *hier = &relay->hier;
@@ -322,6 +357,8 @@ mz_status mz_relay_create(const mz_relay_options *options, mz_relay **out)
             status = open_streams(relay);
         if (!status)
             status = take_memory(relay);
+        if (!status)
+            status = warm_up(relay);
         if (!status) /* can it be done at all? */
             status = options->device->ops->await(relay->inner, relay->words, 0);
     }
