@@ -40,7 +40,8 @@ int main(int argc, char **argv)
     REQUIRE(mz_device_open("cpu", 0, 1, &device));
     gpu_double_become(device, world->machine_rank);
 #else
-    REQUIRE(mz_device_open("cuda", world->machine_rank % mz_device_count("cuda"), 1, &device));
+    int n_gpus = mz_device_count("cuda");
+    REQUIRE(mz_device_open("cuda", n_gpus ? world->machine_rank % n_gpus : 0, 1, &device));
 #endif
     REQUIRE(mz_comm_create(world, device, 0, 0, &comm));
     REQUIRE(device->ops->stream_create(device, MZ_STREAM_COMM, &stream));

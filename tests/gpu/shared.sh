@@ -4,6 +4,12 @@
 # UCX, sums, deadlines. Only NCCL has nothing to do. Every check has a limit; what stands still says how far it has come
 # (src/comm/relay.h), and where each thread of it is, as far as a debugger is there to tell.
 
+# last_words LOG: its end, less what mpirun adds.
+last_words() {
+    grep -v '^---\|^$\|^Primary job\|^a non-zero\|^mpirun \(detected\|has exited\)\|^the job to be\|^  \(Process name\|Exit code\)' "$1" |
+        tail -n 12
+}
+
 # share NAME N COMMAND...: on N ranks, with what it says in $work/NAME.log and its end shown.
 share() {
     local log=$work/$1.log
@@ -14,7 +20,7 @@ share() {
         tail -n 3 "$log"
     else
         grep 'stands still' "$log" | head -n 24
-        tail -n 12 "$log"
+        last_words "$log"
     fi
     return $status
 }
