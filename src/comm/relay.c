@@ -145,11 +145,11 @@ static mz_status run_record(mz_relay *relay, uint64_t number)
 }
 
 /* All is launched then for which a stream waits; what is launched ends by itself. */
-static void settle(void *context)
+static void settle(void *context, uint64_t ticket)
 {
     mz_relay *relay = context;
     pthread_mutex_lock(&relay->lock);
-    while (relay->n_done < relay->n_issued)
+    while (relay->n_done < relay->n_issued && relay->records[relay->n_done % MZ_WATCH_FLIGHTS].ticket <= ticket)
         pthread_cond_wait(&relay->changed, &relay->lock);
     pthread_mutex_unlock(&relay->lock);
 }
@@ -215,6 +215,7 @@ mz_status mz_relay_issue(mz_relay *relay, const mz_collective *what, const mz_op
         status = ops->event_record(record->begin, stream);
     if (status)
         return status;
+    record->ticket = mz_device_take_ticket(relay->options.device);
     pthread_mutex_lock(&relay->lock);
     status = failure_of(relay);
     relay->n_issued += !status;

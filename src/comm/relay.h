@@ -13,6 +13,8 @@
  * relay is refused), cuBLASLt's behind mz_device_settle; the relay's own launches are all made once in
  * mz_relay_create.
  * - Taking and giving back memory, device or pinned, and creating streams: behind mz_device_settle, whoever asks.
+ * - A launch that finds its queue full, which may keep out other threads: a compute stream waits for a collective
+ * only when that is launched (mz_event_settle), so its queue empties by itself.
  * - A hardware queue that two streams share, which runs in order: CUDA is asked for as many as it has, 32.
  * - NCCL, which by itself connects GPUs at the first collective that needs a connection: it does when it starts.
  * - The default stream, which waits for others: none of ours is of the kind it waits for, and nothing is given to

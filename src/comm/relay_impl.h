@@ -25,6 +25,7 @@ typedef struct mz_relay_record {
     mz_segment *segments; /* [3 * capacity]: the collective's own, then work space of the all-reduce */
     int capacity;
     mz_event *begin; /* the caller's stream has reached it */
+    uint64_t ticket; /* device.h */
 } mz_relay_record;
 
 struct mz_relay {

@@ -147,12 +147,35 @@ void mz_device_remove_settler(mz_device *device, mz_settler *settler)
     pthread_mutex_unlock(&device->lock);
 }
 
-void mz_device_settle(mz_device *device)
+static void settle(mz_device *device, uint64_t ticket)
 {
     pthread_mutex_lock(&device->lock);
     for (mz_settler *s = device->settlers; s; s = s->next)
-        s->settle(s->context);
+        s->settle(s->context, ticket);
     pthread_mutex_unlock(&device->lock);
+}
+
+void mz_device_settle(mz_device *device)
+{
+    settle(device, UINT64_MAX);
+}
+
+uint64_t mz_device_take_ticket(mz_device *device)
+{
+    return __atomic_add_fetch(&device->n_tickets, 1, __ATOMIC_RELAXED);
+}
+
+/* Every backend's event begins with the ticket. */
+void mz_event_mark(mz_device *device, mz_event *event)
+{
+    *(uint64_t *)(void *)event = __atomic_load_n(&device->n_tickets, __ATOMIC_RELAXED);
+}
+
+void mz_event_settle(mz_device *device, const mz_event *event)
+{
+    uint64_t ticket = *(const uint64_t *)(const void *)event;
+    if (ticket)
+        settle(device, ticket);
 }
 
 mz_status mz_device_open(const char *name, int ordinal, int n_threads, mz_device **device)

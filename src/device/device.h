@@ -25,7 +25,7 @@
 
 typedef struct mz_device mz_device;
 typedef struct mz_stream mz_stream;   /* defined by each backend */
-typedef struct mz_event mz_event;     /* defined by each backend */
+typedef struct mz_event mz_event;     /* defined by each backend; begins with what mz_event_mark keeps */
 typedef struct mz_kernels mz_kernels; /* kernels/kernels.h */
 
 typedef enum mz_stream_kind { MZ_STREAM_COMPUTE, MZ_STREAM_COMM, MZ_STREAM_COPY } mz_stream_kind;
@@ -87,9 +87,9 @@ typedef struct mz_device_ops {
     const mz_kernels *kernels; /* every slot filled; checked when the device is opened */
 } mz_device_ops;
 
-/* How to wait until no stream awaits a word for which this process still has something to launch. */
+/* How to wait until all is launched that comes before words which streams await. */
 typedef struct mz_settler {
-    void (*settle)(void *context);
+    void (*settle)(void *context, uint64_t ticket); /* what took tickets up to this one */
     void *context;
     struct mz_settler *next;
 } mz_settler;
@@ -106,6 +106,7 @@ struct mz_device {
     bool loads_late;  /* CUDA: a kernel is loaded at its first launch, which may wait for all streams to be idle */
     pthread_mutex_t lock; /* of the settlers */
     mz_settler *settlers;
+    uint64_t n_tickets; /* taken so far; atomic */
 };
 
 /* Opens a device by name. ordinal and n_threads as above; n_threads 0 takes mz_cores_available().
@@ -127,12 +128,20 @@ int mz_device_count(const char *name);
  *   stream that waits holds up those behind it in its queue; and NCCL to connect all it may ever use at once;
  * - adds a settler, which mz_device_settle calls: from the thread that issues, before calls of that kind. A backend
  *   does so itself in alloc, free, alloc_pinned, free_pinned, stream_create and stream_destroy, and where a library
- *   loads kernels of its own at their first use. */
+ *   loads kernels of its own at their first use;
+ * - takes a ticket for each await. A stream that is given a thousand launches behind an await may fill its queue,
+ * and the thread that launches is held up in CUDA. So who lets a compute stream wait for an event that lies behind
+ * awaits marks it when it is recorded, and has what came before launched before the stream waits (mz_event_settle).
+ */
 void mz_device_expect_awaits(void);
 /* Borrowed until it is removed. */
 void mz_device_add_settler(mz_device *device, mz_settler *settler);
 void mz_device_remove_settler(mz_device *device, mz_settler *settler);
 void mz_device_settle(mz_device *device);
+uint64_t mz_device_take_ticket(mz_device *device);
+/* The event lies behind all that took tickets so far; until it is marked, behind nothing. */
+void mz_event_mark(mz_device *device, mz_event *event);
+void mz_event_settle(mz_device *device, const mz_event *event);
 
 /* The processors near each of its n devices, as the table's operation of that name. */
 void mz_device_near(const char *name, cpu_set_t *cpus, int n);

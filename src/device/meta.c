@@ -29,6 +29,7 @@ struct mz_stream {
 };
 
 struct mz_event {
+    uint64_t behind; /* first: mz_event_mark */
     mz_device *device;
     double seconds;
 };

@@ -139,6 +139,27 @@ static void settle(side *s)
     if (waits)
         CHECK(issued < late_seconds / 2 && settled > late_seconds / 2,
               "rank %d: issued after %g s, settled after %g s", rank, issued, settled);
+    REQUIRE(s->device->ops->stream_sync(s->stream));
+
+    /* an event before the late one is behind what is launched */
+    mz_event *event = NULL;
+    REQUIRE(s->device->ops->event_create(s->device, &event));
+    REQUIRE(mz_barrier(s->comm, "before settling again"));
+    mz_comm_set_delay(s->comm, 0);
+    REQUIRE(mz_all_gather(s->comm, &segment, 1, MZ_F32, "in time", s->stream));
+    mz_event_mark(s->device, event);
+    REQUIRE(s->device->ops->event_record(event, s->stream));
+    mz_comm_set_delay(s->comm, rank == size - 1 ? late_seconds : 0);
+    begin = mz_clock_seconds();
+    REQUIRE(mz_all_gather(s->comm, &segment, 1, MZ_F32, "late", s->stream));
+    mz_event_settle(s->device, event);
+    settled = mz_clock_seconds() - begin;
+    mz_device_settle(s->device);
+    double all = mz_clock_seconds() - begin;
+    if (waits)
+        CHECK(settled < late_seconds / 2 && all > late_seconds / 2, "rank %d: settled after %g s, all after %g s",
+              rank, settled, all);
+    s->device->ops->event_destroy(event);
     mz_comm_set_delay(s->comm, 0);
     REQUIRE(s->device->ops->stream_sync(s->stream));
 }

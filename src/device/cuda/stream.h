@@ -40,6 +40,7 @@ struct mz_stream {
 };
 
 struct mz_event {
+    uint64_t behind; /* first: mz_event_mark */
     cudaEvent_t event;
 };
 
