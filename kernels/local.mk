@@ -68,7 +68,7 @@ tests_kernels_test_kernels_SOURCES = tests/kernels/test_kernels.c tests/kernels/
 noinst_PROGRAMS += tests/kernels/bench_kernels tests/kernels/bench_device
 TESTS += tests/kernels/instruction_sets.sh
 EXTRA_DIST += tests/kernels/instruction_sets.sh tests/bench/save_ratio.sh tests/bench/step_ratio.sh tests/bench/torch_step.py \
-	tests/gpu/run tests/gpu/nodes.sh \
+	tests/gpu/run tests/gpu/nodes.sh tests/gpu/shared.sh \
 	tests/gpu/profile.py tests/gpu/kernel_times.c
 EXTRA_DIST += tests/gpu/bench_attention.py tests/gpu/curve.py tests/gpu/fault.c tests/gpu/faults.sh
 if HAVE_CUDA

@@ -199,6 +199,7 @@ static mz_status find_plan(const mz_matmul_args *a, mz_epilogue epilogue, mz_str
             *out = &plans->at[i];
             return MZ_OK;
         }
+    mz_device_settle(stream->device); /* its kernel may have to be loaded */
     plan *p = plans->n < MAX_PLANS ? &plans->at[plans->n] : &plans->at[plans->next++ % MAX_PLANS];
     plan_clear(p);
     p->key = key;

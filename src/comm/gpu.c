@@ -1,5 +1,6 @@
 #include "comm/gpu.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "comm/relay.h"
 #include "comm/watch.h"
 #include "core/error.h"
+#include "core/log.h"
 #include "core/memory.h"
 #include "kernels/kernels.h"
 
@@ -29,11 +31,36 @@ struct mz_gpu_comm {
 
 typedef struct device_card {
     char host[64], kind[16], address[32], label[128];
+    bool may_share;   /* MPIZERO_SHARE_GPU */
+    bool tries_nodes; /* MPIZERO_GPU_NODES */
 } device_card;
 
 static bool is_gpu(const device_card *card)
 {
     return strcmp(card->kind, "cuda") == 0;
+}
+
+static bool share_gpu(const device_card *a, const device_card *b)
+{
+    return strcmp(a->host, b->host) == 0 && strcmp(a->address, b->address) == 0;
+}
+
+static bool share_node(const mz_layout *layout, int a, int b)
+{
+    int node_of_a = -1, node_of_b = -1;
+    for (int m = 0; m < layout->n_nodes; m++)
+        for (int l = 0; l < layout->per_node; l++) {
+            node_of_a = mz_layout_rank(layout, m, l) == a ? m : node_of_a;
+            node_of_b = mz_layout_rank(layout, m, l) == b ? m : node_of_b;
+        }
+    return node_of_a == node_of_b;
+}
+
+/* For tests of what lies between nodes on a machine with one GPU. NCCL, inside a node, wants a GPU for each rank.
+ */
+static bool may_share(const mz_comm *comm, const device_card *cards, int a, int b)
+{
+    return cards[a].may_share && cards[b].may_share && !share_node(&comm->layout, a, b);
 }
 
 static mz_status compare_devices(const mz_comm *comm, const device_card *cards)
@@ -47,19 +74,39 @@ static mz_status compare_devices(const mz_comm *comm, const device_card *cards)
                            ranks[r], cards[r].host, cards[r].label, ranks[0], cards[0].host, cards[0].label);
     for (int r = 1; r < comm->layout.size && is_gpu(&cards[0]); r++)
         for (int q = 0; q < r; q++)
-            if (strcmp(cards[r].host, cards[q].host) == 0 && strcmp(cards[r].address, cards[q].address) == 0)
+            if (share_gpu(&cards[r], &cards[q]) && !may_share(comm, cards, r, q))
                 return mz_fail(MZ_ERR_LAUNCH,
                                "ranks %d and %d on %s would share %s at %s: start no more ranks there than it has "
                                "GPUs, and give each rank one (CUDA_VISIBLE_DEVICES, Slurm's --gpus-per-task=1)",
                                ranks[q], ranks[r], cards[r].host, cards[r].label, cards[r].address);
+    for (int r = 0; r < comm->layout.size && comm->layout.n_nodes > 1 && is_gpu(&cards[0]); r++)
+        if (!cards[r].tries_nodes)
+            return mz_fail(
+                MZ_ERR_UNSUPPORTED,
+                "%d ranks on GPUs of %d nodes: collectives between GPUs of several nodes have not passed "
+                "their tests on GPUs yet; start the job on one node, give --device cpu, or set "
+                "MPIZERO_GPU_NODES=1 to try them",
+                comm->layout.size, comm->layout.n_nodes);
     return MZ_OK;
+}
+
+/* How many ranks have this rank's device; a group of ranks may show fewer than the whole job. */
+static void count_sharing(const mz_comm *comm, const device_card *cards)
+{
+    int n = 0;
+    for (int r = 0; r < comm->layout.size; r++)
+        n += share_gpu(&cards[r], &cards[comm->layout.rank]);
+    if (n > comm->device->n_sharing)
+        comm->device->n_sharing = n;
 }
 
 /* Every rank comes to the same verdict, since all see the same cards. */
 mz_status mz_gpu_check(const mz_comm *comm, bool *gpus)
 {
     const mz_device *device = comm->device;
-    device_card mine = {.kind = "cpu"};
+    device_card mine = {.kind = "cpu",
+                        .may_share = getenv("MPIZERO_SHARE_GPU") != NULL,
+                        .tries_nodes = getenv("MPIZERO_GPU_NODES") != NULL};
     snprintf(mine.host, sizeof mine.host, "%.63s", comm->world->host);
     if (device) {
         snprintf(mine.kind, sizeof mine.kind, "%s", device->ops->name);
@@ -75,12 +122,8 @@ mz_status mz_gpu_check(const mz_comm *comm, bool *gpus)
                          "MPI_Allgather");
     if (!status)
         status = compare_devices(comm, cards);
-    if (!status && *gpus && comm->layout.n_nodes > 1 && !getenv("MPIZERO_GPU_NODES"))
-        status = mz_fail(MZ_ERR_UNSUPPORTED,
-                         "%d ranks on GPUs of %d nodes: collectives between GPUs of several nodes have not passed "
-                         "their tests on GPUs yet; start the job on one node, give --device cpu, or set "
-                         "MPIZERO_GPU_NODES=1 to try them",
-                         comm->layout.size, comm->layout.n_nodes);
+    if (!status && *gpus)
+        count_sharing(comm, cards);
     mz_free(cards);
     return status;
 }
@@ -180,7 +223,25 @@ mz_status mz_gpu_comm_status(const mz_gpu_comm *gpu)
 static mz_status check(void *context)
 {
     mz_gpu_comm *gpu = context;
-    return gpu->node ? mz_nccl_check(gpu->node) : MZ_OK;
+    const mz_device *device = gpu->comm->device;
+    char reason[512];
+    if (gpu->node)
+        return mz_nccl_check(gpu->node);
+    mz_status status = device->ops->check(gpu->stream);
+    if (!status)
+        return MZ_OK;
+    snprintf(reason, sizeof reason, "%s", mz_last_error());
+    return mz_fail(status, "rank %d on %s: %s", gpu->comm->world->rank, device->label, reason);
+}
+
+static void say_slow(void *context, const mz_op_info *op)
+{
+    mz_gpu_comm *gpu = context;
+    if (!gpu->relay)
+        return;
+    mz_log(MZ_LOG_WARN, "stands still: %s #%" PRIu64 " (%s), for half of its %g s", op->kind, op->sequence,
+           op->label, op->seconds);
+    mz_relay_report(gpu->relay);
 }
 
 /* The watch's: the relay first, since what it let go may not wait for NCCL's end. */
@@ -202,7 +263,8 @@ static mz_status open_watch(mz_gpu_comm *gpu)
                                       .timeout_seconds = gpu->comm->world->timeout_seconds,
                                       .context = gpu,
                                       .check = check,
-                                      .abort = give_up};
+                                      .abort = give_up,
+                                      .slow = say_slow};
     return mz_watch_create(&options, &gpu->watch);
 }
 
@@ -291,6 +353,7 @@ void mz_gpu_comm_destroy(mz_gpu_comm *gpu)
     if (!gpu)
         return;
     snprintf(message, sizeof message, "%s", mz_last_error());
+    mz_device_settle(gpu->comm->device); /* other comms' */
     mz_watch_destroy(gpu->watch);
     if (gpu->comm->failed) { /* the others may be gone */
         if (gpu->relay)

@@ -13,12 +13,14 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/memory.h"
+#include "kernels/kernels.h"
 
 enum {
     MOST_PIECE_BYTES = 4 << 20,   /* copied over PCIe in 80 us, which is much more than a launch takes */
     LEAST_PIECE_BYTES = 64 << 10, /* a shorter message would pay more for its latency than for its bytes */
     FLIGHT_BYTES = 32 << 20,      /* of a flight's pinned memory, at most, in each direction */
     ALIGNMENT = 512,
+    AHEAD = 16, /* collectives yet to be launched; a queue holds a thousand launches, some tens per collective */
     NAP_NS = 10000
 };
 
@@ -44,12 +46,7 @@ void mz_relay_abort(mz_relay *relay, mz_status status, const char *message)
             __atomic_store_n(&relay->words[(k - 1) % MZ_WATCH_FLIGHTS], (uint32_t)k, __ATOMIC_RELEASE);
     }
     pthread_cond_broadcast(&relay->changed);
-    uint64_t number = relay->n_done;
-    bool under_way = number < relay->n_issued;
     pthread_mutex_unlock(&relay->lock);
-    if (is_first && under_way && status == MZ_ERR_TIMEOUT)
-        mz_log(MZ_LOG_WARN, "collective #%" PRIu64 " between nodes: this rank %s", number,
-               __atomic_load_n(&relay->stage, __ATOMIC_RELAXED));
     if (!is_first || !relay->hier.wire)
         return;
     mz_status theirs = mz_wire_note_words(layout->world_ranks[layout->rank], status, message, note.message);
@@ -63,6 +60,56 @@ static void fail(mz_relay *relay, mz_status status)
     if (relay->options.failed)
         relay->options.failed(relay->options.context, status);
     mz_relay_abort(relay, status, message);
+}
+
+/* ---- standing still ---- */
+
+/* No call of the device's, since one may be what stands still. */
+static bool report_host(mz_relay *relay, uint64_t *number)
+{
+    char words[MZ_WATCH_FLIGHTS * 12] = "";
+    size_t used = 0;
+    pthread_mutex_lock(&relay->lock);
+    *number = relay->n_done;
+    uint64_t n_issued = relay->n_issued;
+    pthread_mutex_unlock(&relay->lock);
+    for (int i = 0; i < MZ_WATCH_FLIGHTS && used < sizeof words; i++)
+        used += (size_t)snprintf(words + used, sizeof words - used, " %" PRIu32,
+                                 __atomic_load_n(&relay->words[i], __ATOMIC_ACQUIRE));
+    const char *stage = __atomic_load_n(&relay->stage, __ATOMIC_RELAXED);
+    mz_log(MZ_LOG_WARN,
+           "stands still: of %" PRIu64 " collectives between nodes all of %" PRIu64
+           " are launched; the courier %s; pieces loaded %" PRIu32 ", sent off %" PRIu32 ", come in %" PRIu32
+           "; words%s",
+           n_issued, *number,
+           *number == n_issued ? "has nothing to do"
+           : stage             ? stage
+                               : "has not begun",
+           __atomic_load_n(&relay->n_loaded, __ATOMIC_RELAXED),
+           __atomic_load_n(&relay->n_departed, __ATOMIC_RELAXED),
+           __atomic_load_n(&relay->n_arrived, __ATOMIC_RELAXED), words);
+    return *number < n_issued;
+}
+
+/* Where this does not follow in the log, the device's calls do not return. */
+void mz_relay_report(mz_relay *relay)
+{
+    const mz_device_ops *ops = relay->options.device->ops;
+    char slots[MZ_VOYAGE_WINDOW * 64] = "";
+    uint64_t number;
+    size_t used = 0;
+    bool under_way = report_host(relay, &number);
+    for (int i = 0; i < MZ_VOYAGE_WINDOW && used < sizeof slots; i++) {
+        const mz_relay_slot *s = &relay->slots[i];
+        used += (size_t)snprintf(slots + used, sizeof slots - used,
+                                 "; place %d: reduced %d loaded %d stored %d finished %d", i,
+                                 ops->event_done(s->reduced), ops->event_done(s->loaded),
+                                 ops->event_done(s->stored), ops->event_done(s->finished));
+    }
+    const char *begun = !under_way                                                         ? "-"
+                        : ops->event_done(relay->records[number % MZ_WATCH_FLIGHTS].begin) ? "1"
+                                                                                           : "0";
+    mz_log(MZ_LOG_WARN, "stands still: begun %s%s", begun, slots);
 }
 
 /* ---- the courier ---- */
@@ -95,6 +142,16 @@ static mz_status run_record(mz_relay *relay, uint64_t number)
     if (!status)
         status = ops->post(relay->inner, &relay->words[number % MZ_WATCH_FLIGHTS], (uint32_t)(number + 1));
     return status;
+}
+
+/* All is launched then for which a stream waits; what is launched ends by itself. */
+static void settle(void *context, uint64_t ticket)
+{
+    mz_relay *relay = context;
+    pthread_mutex_lock(&relay->lock);
+    while (relay->n_done < relay->n_issued && relay->records[relay->n_done % MZ_WATCH_FLIGHTS].ticket <= ticket)
+        pthread_cond_wait(&relay->changed, &relay->lock);
+    pthread_mutex_unlock(&relay->lock);
 }
 
 static void *run_courier(void *arg)
@@ -150,7 +207,7 @@ mz_status mz_relay_issue(mz_relay *relay, const mz_collective *what, const mz_op
     uint64_t number = relay->n_issued; /* nobody else changes it */
     mz_relay_record *record = &relay->records[number % MZ_WATCH_FLIGHTS];
     pthread_mutex_lock(&relay->lock);
-    while (number - relay->n_done == MZ_WATCH_FLIGHTS)
+    while (number - relay->n_done >= AHEAD)
         pthread_cond_wait(&relay->changed, &relay->lock);
     pthread_mutex_unlock(&relay->lock);
     mz_status status = fill_record(record, what, op);
@@ -158,6 +215,7 @@ mz_status mz_relay_issue(mz_relay *relay, const mz_collective *what, const mz_op
         status = ops->event_record(record->begin, stream);
     if (status)
         return status;
+    record->ticket = mz_device_take_ticket(relay->options.device);
     pthread_mutex_lock(&relay->lock);
     status = failure_of(relay);
     relay->n_issued += !status;
@@ -232,6 +290,39 @@ static mz_status take_memory(mz_relay *relay)
     return status;
 }
 
+/* Everything that a collective launches is launched once while no stream waits for it: what a device puts off until
+ * the first launch of a kernel or copy of a kind is done then. */
+static mz_status warm_up(mz_relay *relay)
+{
+    static const mz_dtype dtypes[] = {MZ_F32, MZ_F16, MZ_BF16};
+    const mz_device_ops *ops = relay->options.device->ops;
+    mz_relay_slot *slot = &relay->slots[0];
+    const size_t n_blocks = 2 * (size_t)relay->hier.layout->n_nodes + 2;
+    mz_status status = ops->fill(relay->inner, slot->partial, 0, n_blocks * relay->hier.piece_bytes);
+    for (int i = 0; i < 2 * 2 * 3 && !status; i++) {
+        const mz_dtype other = dtypes[i / 4];
+        const mz_cast_args args = {.n = ALIGNMENT / 8,
+                                   .src = slot->partial,
+                                   .src_dtype = i & 1 ? other : MZ_F32,
+                                   .dst = slot->sum,
+                                   .dst_dtype = i & 1 ? MZ_F32 : other,
+                                   .scale = 1,
+                                   .accumulate = i & 2};
+        status = ops->kernels->cast(&args, relay->inner);
+    }
+    if (!status)
+        status = ops->copy(relay->inner, slot->inbox, slot->partial, ALIGNMENT);
+    if (!status)
+        status = ops->copy(relay->out, relay->hier.flights[0].partial, slot->partial, ALIGNMENT);
+    if (!status)
+        status = ops->copy(relay->in, slot->inbox, relay->hier.flights[0].inbox, ALIGNMENT);
+    if (!status)
+        status = ops->stream_sync(relay->out);
+    if (!status)
+        status = ops->stream_sync(relay->in);
+    return status ? status : ops->stream_sync(relay->inner);
+}
+
 static mz_status open_wire(mz_relay *relay)
 {
     mz_hier *hier = &relay->hier;
@@ -257,9 +348,18 @@ mz_status mz_relay_create(const mz_relay_options *options, mz_relay **out)
         relay->hier.node = options->node;
         pthread_mutex_init(&relay->lock, NULL);
         pthread_cond_init(&relay->changed, NULL);
-        status = open_streams(relay);
+        if (options->device->loads_late)
+            status =
+                mz_fail(MZ_ERR_UNSUPPORTED,
+                        "%s: CUDA loads kernels at their first launch, which may wait for streams that wait for "
+                        "that launch; set CUDA_MODULE_LOADING=EAGER in the environment",
+                        options->device->label);
+        if (!status)
+            status = open_streams(relay);
         if (!status)
             status = take_memory(relay);
+        if (!status)
+            status = warm_up(relay);
         if (!status) /* can it be done at all? */
             status = options->device->ops->await(relay->inner, relay->words, 0);
     }
@@ -277,6 +377,8 @@ mz_status mz_relay_create(const mz_relay_options *options, mz_relay **out)
         mz_relay_destroy(relay);
         return status;
     }
+    relay->settler = (mz_settler){.settle = settle, .context = relay};
+    mz_device_add_settler(options->device, &relay->settler);
     *out = relay;
     return MZ_OK;
 }
@@ -315,6 +417,7 @@ void mz_relay_destroy(mz_relay *relay)
         return;
     mz_device *device = relay->options.device;
     mz_stream *streams[] = {relay->out, relay->in, relay->inner};
+    mz_device_remove_settler(device, &relay->settler);
     if (relay->has_courier)
         stop_courier(relay);
     for (int i = 0; i < 3; i++)

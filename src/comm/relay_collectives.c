@@ -46,6 +46,7 @@ static mz_status depart(const mz_voyage *v, mz_flight *f)
     mz_relay_note(relay, "waits until a piece is out of GPU memory");
     if (!status)
         status = mz_relay_await(relay, slot_of(v, f)->loaded);
+    mz_relay_count(&relay->n_departed);
     mz_relay_note(relay, "waits for the wire");
     return status;
 }
@@ -83,6 +84,7 @@ static mz_status gather_load(const mz_voyage *v, mz_flight *f)
     const mz_device_ops *ops = ops_of(v);
     char *own = mz_piece_recv(&f->piece, v->hier->layout->rank, v->element);
     const char *given = mz_piece_send(&f->piece, 0, v->element);
+    mz_relay_count(&relay->n_loaded);
     mz_relay_note(relay, "launches what makes a piece ready");
     mz_status status = MZ_OK;
     if (own != given)
@@ -97,6 +99,7 @@ static mz_status gather_arrive(const mz_voyage *v, mz_flight *f)
     mz_relay *relay = relay_of(v);
     mz_hier *hier = v->hier;
     const mz_layout *layout = hier->layout;
+    mz_relay_count(&relay->n_arrived);
     mz_relay_note(relay, "launches what is to be done with a piece that came");
     mz_status status = MZ_OK;
     for (int m = 0; m < layout->n_nodes && !status; m++) {
@@ -112,6 +115,7 @@ static mz_status gather_arrive(const mz_voyage *v, mz_flight *f)
         status = follow(ops_of(v), relay->inner, relay->in, slot_of(v, f)->stored);
     if (status || !hier->node)
         return status;
+    mz_relay_note(relay, "launches the node's all-gather");
     return hier->node->ops->all_gather(hier->node, v->op, hier->node_segments, layout->n_nodes, v->dtype,
                                        relay->inner);
 }
@@ -122,6 +126,7 @@ static mz_status swap_load(const mz_voyage *v, mz_flight *f)
 {
     mz_relay *relay = relay_of(v);
     const mz_layout *layout = v->hier->layout;
+    mz_relay_count(&relay->n_loaded);
     mz_relay_note(relay, "launches what makes a piece ready");
     mz_status status = MZ_OK;
     for (int m = 0; m < layout->n_nodes && !status; m++) {
@@ -142,6 +147,7 @@ static mz_status scatter_load(const mz_voyage *v, mz_flight *f)
     mz_hier *hier = v->hier;
     const mz_layout *layout = hier->layout;
     mz_relay_slot *slot = slot_of(v, f);
+    mz_relay_count(&relay->n_loaded);
     mz_relay_note(relay, "launches what makes a piece ready");
     mz_status status = MZ_OK;
     for (int m = 0; m < layout->n_nodes; m++)
@@ -149,9 +155,12 @@ static mz_status scatter_load(const mz_voyage *v, mz_flight *f)
                                               .recv = block(v, slot->partial, m),
                                               .count = f->piece.count,
                                               .stride = f->piece.segment->stride * layout->step};
-    if (hier->node)
+    if (hier->node) {
+        mz_relay_note(relay, "launches the node's sum of a piece");
         status = hier->node->ops->reduce_scatter(hier->node, v->op, hier->node_segments, layout->n_nodes, v->dtype,
                                                  v->dtype, v->scale, false, relay->inner);
+        mz_relay_note(relay, "launches copies out of GPU memory");
+    }
     if (!status)
         status = follow(ops_of(v), relay->out, relay->inner, slot->reduced);
     for (int m = 0; m < layout->n_nodes && !status; m++) {
@@ -172,11 +181,15 @@ static mz_status reduce_load(const mz_voyage *v, mz_flight *f)
     mz_relay_slot *slot = slot_of(v, f);
     const mz_segment segment = {
         .send = mz_piece_send(&f->piece, 0, v->element), .recv = slot->partial, .count = f->piece.count};
+    mz_relay_count(&relay->n_loaded);
     mz_relay_note(relay, "launches what makes a piece ready");
     mz_status status = MZ_OK;
     slot->own = hier->node ? segment.recv : segment.send;
-    if (hier->node)
+    if (hier->node) {
+        mz_relay_note(relay, "launches the node's sum of a piece");
         status = hier->node->ops->all_reduce(hier->node, v->op, &segment, 1, v->dtype, v->scale, relay->inner);
+        mz_relay_note(relay, "launches copies out of GPU memory");
+    }
     if (!status)
         status = follow(ops_of(v), relay->out, relay->inner, slot->reduced);
     if (!status)
@@ -200,6 +213,7 @@ static mz_status add_up(const mz_voyage *v, mz_flight *f)
                          .dst_dtype = MZ_F32,
                          .scale = 1};
     mz_status status = MZ_OK;
+    mz_relay_note(relay, "launches the kernels that add up a piece");
     for (int m = 0; m < layout->n_nodes && !status; m++) {
         args.src = m == layout->node ? slot->own : block(v, slot->inbox, m);
         args.accumulate = m > 0;
@@ -222,6 +236,7 @@ static mz_status sums_arrive(const mz_voyage *v, mz_flight *f)
     mz_relay *relay = relay_of(v);
     const mz_layout *layout = v->hier->layout;
     mz_relay_slot *slot = slot_of(v, f);
+    mz_relay_count(&relay->n_arrived);
     mz_relay_note(relay, "launches what is to be done with a piece that came");
     mz_status status = ops_of(v)->wait(relay->in, slot->finished); /* with the piece before in this slot */
     for (int m = 0; m < layout->n_nodes && !status; m++)
@@ -281,6 +296,7 @@ static mz_status broadcast_arrive(const mz_voyage *v, mz_flight *f)
     bool is_root = layout->rank == v->root;
     char *to = mz_piece_recv(&f->piece, 0, v->element);
     const char *from = is_root ? mz_piece_send(&f->piece, 0, v->element) : to;
+    mz_relay_count(&relay->n_arrived);
     mz_relay_note(relay, "launches what is to be done with a piece that came");
     mz_status status = MZ_OK;
     if (!is_root && layout->local == root_local && layout->node != root_node) {

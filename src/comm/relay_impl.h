@@ -25,6 +25,7 @@ typedef struct mz_relay_record {
     mz_segment *segments; /* [3 * capacity]: the collective's own, then work space of the all-reduce */
     int capacity;
     mz_event *begin; /* the caller's stream has reached it */
+    uint64_t ticket; /* device.h */
 } mz_relay_record;
 
 struct mz_relay {
@@ -38,7 +39,9 @@ struct mz_relay {
     uint32_t *words;       /* [MZ_WATCH_FLIGHTS], pinned: the collective's number plus one when it is done */
     pthread_t courier;
     bool has_courier;
-    const char *stage; /* what the courier does, for a message when time is up; atomic */
+    mz_settler settler;
+    const char *stage;                        /* what the courier does, for mz_relay_report; atomic, as these are */
+    uint32_t n_loaded, n_departed, n_arrived; /* pieces */
 
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t changed;
@@ -52,6 +55,11 @@ struct mz_relay {
 static inline void mz_relay_note(mz_relay *relay, const char *stage)
 {
     __atomic_store_n(&relay->stage, stage, __ATOMIC_RELAXED);
+}
+
+static inline void mz_relay_count(uint32_t *n)
+{
+    __atomic_fetch_add(n, 1, __ATOMIC_RELAXED);
 }
 
 /* Waits in the courier for an event of one of its streams, or for a failure. */

@@ -29,6 +29,7 @@ struct mz_watch {
     double *gone_since; /* [members] when a member's end was noticed; 0: it lives */
     pthread_t thread;
     bool has_thread;
+    uint64_t n_slow; /* number, plus one, of the newest that was said to be slow */
 
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t quit_changed;
@@ -106,7 +107,13 @@ static mz_status inspect(mz_watch *w, const flight *oldest)
         all_there = all_there && mz_shm_sync_entered(w->options.sync, i, &oldest->op);
     }
     double limit = w->options.timeout_seconds + (all_there ? grace_seconds : 0);
-    if (!status && oldest->since > 0 && mz_clock_seconds() - oldest->since > limit)
+    double seconds = oldest->since > 0 ? mz_clock_seconds() - oldest->since : 0;
+    if (!status && w->options.slow && seconds > w->options.timeout_seconds / 2 &&
+        w->n_slow <= oldest->op.sequence) {
+        w->n_slow = oldest->op.sequence + 1;
+        w->options.slow(w->options.context, &oldest->op);
+    }
+    if (!status && seconds > limit)
         status = mz_shm_sync_late(w->options.sync, &oldest->op, (members->rank + 1) % members->size);
     return status;
 }

@@ -114,6 +114,12 @@ static mz_status cpu_memory_info(mz_device *device, size_t *free_bytes, size_t *
     return MZ_OK;
 }
 
+static mz_status cpu_check(mz_stream *stream)
+{
+    (void)stream;
+    return MZ_OK;
+}
+
 const mz_device_ops mz_cpu_ops = {
     .name = "cpu",
     .count = cpu_count,
@@ -141,5 +147,6 @@ const mz_device_ops mz_cpu_ops = {
     .host_call = mz_cpu_host_call,
     .post = mz_cpu_post,
     .await = mz_cpu_await,
+    .check = cpu_check,
     .kernels = &mz_kernels_cpu,
 };

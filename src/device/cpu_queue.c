@@ -54,6 +54,7 @@ struct mz_stream {
 /* Recordings are numbered; recording n is complete when n_reached >= n. They complete in order because a
  * recording on another stream first waits for those before it. */
 struct mz_event {
+    uint64_t behind; /* first: mz_event_mark */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     mz_stream *stream; /* of the last recording; compared only */

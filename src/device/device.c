@@ -25,11 +25,11 @@ typedef struct slot {
 #field, offsetof(mz_device_ops, field)                                                                     \
     }
 static const slot op_slots[] = {
-    OP(count),          OP(near),         OP(open),          OP(close),         OP(alloc),
-    OP(free),           OP(alloc_pinned), OP(free_pinned),   OP(memory_info),   OP(stream_create),
-    OP(stream_destroy), OP(stream_sync),  OP(event_create),  OP(event_destroy), OP(event_record),
-    OP(event_sync),     OP(event_done),   OP(event_elapsed), OP(wait),          OP(copy),
-    OP(copy_2d),        OP(fill),         OP(host_call),     OP(post),          OP(await),
+    OP(count),        OP(near),          OP(open),         OP(close),         OP(alloc),          OP(free),
+    OP(alloc_pinned), OP(free_pinned),   OP(memory_info),  OP(stream_create), OP(stream_destroy), OP(stream_sync),
+    OP(event_create), OP(event_destroy), OP(event_record), OP(event_sync),    OP(event_done),     OP(event_elapsed),
+    OP(wait),         OP(copy),          OP(copy_2d),      OP(fill),          OP(host_call),      OP(post),
+    OP(await),        OP(check),
 };
 #undef OP
 
@@ -124,7 +124,60 @@ static mz_status check_tables(const mz_device_ops *ops)
 void mz_device_expect_awaits(void)
 {
     setenv("CUDA_MODULE_LOADING", "EAGER", 0);
-    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+    /* Whoever asked for fewer (1 is common) did so for the sake of order, which events see to here. */
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 1);
+    setenv("CUDA_DEVICE_MAX_COPY_CONNECTIONS", "32", 1);
+    setenv("NCCL_RUNTIME_CONNECT", "0", 0);
+}
+
+void mz_device_add_settler(mz_device *device, mz_settler *settler)
+{
+    pthread_mutex_lock(&device->lock);
+    settler->next = device->settlers;
+    device->settlers = settler;
+    pthread_mutex_unlock(&device->lock);
+}
+
+void mz_device_remove_settler(mz_device *device, mz_settler *settler)
+{
+    pthread_mutex_lock(&device->lock);
+    mz_settler **link = &device->settlers;
+    while (*link && *link != settler)
+        link = &(*link)->next;
+    if (*link)
+        *link = settler->next;
+    pthread_mutex_unlock(&device->lock);
+}
+
+static void settle(mz_device *device, uint64_t ticket)
+{
+    pthread_mutex_lock(&device->lock);
+    for (mz_settler *s = device->settlers; s; s = s->next)
+        s->settle(s->context, ticket);
+    pthread_mutex_unlock(&device->lock);
+}
+
+void mz_device_settle(mz_device *device)
+{
+    settle(device, UINT64_MAX);
+}
+
+uint64_t mz_device_take_ticket(mz_device *device)
+{
+    return __atomic_add_fetch(&device->n_tickets, 1, __ATOMIC_RELAXED);
+}
+
+/* Every backend's event begins with the ticket. */
+void mz_event_mark(mz_device *device, mz_event *event)
+{
+    *(uint64_t *)(void *)event = __atomic_load_n(&device->n_tickets, __ATOMIC_RELAXED);
+}
+
+void mz_event_settle(mz_device *device, const mz_event *event)
+{
+    uint64_t ticket = *(const uint64_t *)(const void *)event;
+    if (ticket)
+        settle(device, ticket);
 }
 
 mz_status mz_device_open(const char *name, int ordinal, int n_threads, mz_device **device)
@@ -148,6 +201,8 @@ mz_status mz_device_open(const char *name, int ordinal, int n_threads, mz_device
         return MZ_ERR_MEMORY;
     d->ops = ops;
     d->ordinal = ordinal;
+    d->n_sharing = 1;
+    pthread_mutex_init(&d->lock, NULL);
     d->n_threads = n_threads ? n_threads : mz_cores_available();
     status = ops->open(d);
     if (status) {
@@ -163,6 +218,7 @@ void mz_device_close(mz_device *device)
     if (!device)
         return;
     device->ops->close(device);
+    pthread_mutex_destroy(&device->lock);
     mz_free(device);
 }
 

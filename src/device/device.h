@@ -14,6 +14,7 @@
 #ifndef MZ_DEVICE_DEVICE_H
 #define MZ_DEVICE_DEVICE_H
 
+#include <pthread.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,7 +25,7 @@
 
 typedef struct mz_device mz_device;
 typedef struct mz_stream mz_stream;   /* defined by each backend */
-typedef struct mz_event mz_event;     /* defined by each backend */
+typedef struct mz_event mz_event;     /* defined by each backend; begins with what mz_event_mark keeps */
 typedef struct mz_graph mz_graph;     /* defined by each backend that has graphs */
 typedef struct mz_kernels mz_kernels; /* kernels/kernels.h */
 
@@ -52,7 +53,8 @@ typedef struct mz_device_ops {
     /* Lifecycle. count tells how many of these devices this process can see, 0 where there is no driver; open
      * fills device->impl; close takes a half-open device. */
     int (*count)(void);
-    /* The processors near each of n devices, from number 0; empty where it cannot be told. No device need be open. */
+    /* The processors near each of n devices, from number 0; empty where it cannot be told. No device need be open.
+     */
     void (*near)(cpu_set_t *cpus, int n);
     mz_status (*open)(mz_device *device);
     void (*close)(mz_device *device);
@@ -94,18 +96,33 @@ typedef struct mz_device_ops {
     mz_status (*post)(mz_stream *stream, uint32_t *word, uint32_t value);
     mz_status (*await)(mz_stream *stream, uint32_t *word, uint32_t value);
 
+    /* From any thread, which it binds to the device; waits for nothing: has the device failed? */
+    mz_status (*check)(mz_stream *stream);
+
     const mz_graph_ops *graphs; /* NULL: the backend has none */
     const mz_kernels *kernels;  /* every slot filled; checked when the device is opened */
 } mz_device_ops;
 
+/* How to wait until all is launched that comes before words which streams await. */
+typedef struct mz_settler {
+    void (*settle)(void *context, uint64_t ticket); /* what took tickets up to this one */
+    void *context;
+    struct mz_settler *next;
+} mz_settler;
+
 struct mz_device {
     const mz_device_ops *ops;
-    int ordinal;      /* CUDA device number; 0 elsewhere */
-    int n_threads;    /* CPU threads for kernels, >= 1 */
-    bool tf32;        /* CUDA: fp32 products round their operands to TF32; off at open, may be set before first use */
-    void *impl;       /* the backend's own state */
+    int ordinal;   /* CUDA device number; 0 elsewhere */
+    int n_threads; /* CPU threads for kernels, >= 1 */
+    bool tf32;     /* CUDA: fp32 products round their operands to TF32; off at open, may be set before first use */
+    void *impl;    /* the backend's own state */
     char label[128];  /* "CPU AMD EPYC, avx512, 2 threads", "NVIDIA H200" */
     char address[32]; /* a GPU's on the PCI bus: "0000:1b:00.0"; "" elsewhere */
+    int n_sharing;    /* ranks of the job that have this device, 1 but in tests (MPIZERO_SHARE_GPU) */
+    bool loads_late;  /* CUDA: a kernel is loaded at its first launch, which may wait for all streams to be idle */
+    pthread_mutex_t lock; /* of the settlers */
+    mz_settler *settlers;
+    uint64_t n_tickets; /* taken so far; atomic */
 };
 
 /* Opens a device by name. ordinal and n_threads as above; n_threads 0 takes mz_cores_available().
@@ -117,10 +134,30 @@ void mz_device_close(mz_device *device);
  * build lacks. */
 int mz_device_count(const char *name);
 
-/* To be called before any device is opened or counted by who will let streams await words. It tells CUDA, by its
- * environment, to load all kernels when it starts, since a kernel's first launch may wait for all streams to be idle,
- * and to give each stream a hardware queue. Without it, await fails on a GPU with MZ_ERR_UNSUPPORTED. */
+/* ---- streams that await what this process has yet to launch ----
+ *
+ * A GPU's calls that take or give back memory, or load kernels, may wait until all streams are idle, and keep other
+ * threads from launching meanwhile. Beside a stream that awaits a word which only such a launch brings, they never
+ * return. So who makes streams wait in that way
+ * - calls mz_device_expect_awaits before any device is opened or counted: by its environment CUDA is told to load
+ * all kernels when it starts (where it was not, loads_late is set), and to give each stream a hardware queue, as a
+ *   stream that waits holds up those behind it in its queue; and NCCL to connect all it may ever use at once;
+ * - adds a settler, which mz_device_settle calls: from the thread that issues, before calls of that kind. A backend
+ *   does so itself in alloc, free, alloc_pinned, free_pinned, stream_create and stream_destroy, and where a library
+ *   loads kernels of its own at their first use;
+ * - takes a ticket for each await. A stream that is given a thousand launches behind an await may fill its queue,
+ * and the thread that launches is held up in CUDA. So who lets a compute stream wait for an event that lies behind
+ * awaits marks it when it is recorded, and has what came before launched before the stream waits (mz_event_settle).
+ */
 void mz_device_expect_awaits(void);
+/* Borrowed until it is removed. */
+void mz_device_add_settler(mz_device *device, mz_settler *settler);
+void mz_device_remove_settler(mz_device *device, mz_settler *settler);
+void mz_device_settle(mz_device *device);
+uint64_t mz_device_take_ticket(mz_device *device);
+/* The event lies behind all that took tickets so far; until it is marked, behind nothing. */
+void mz_event_mark(mz_device *device, mz_event *event);
+void mz_event_settle(mz_device *device, const mz_event *event);
 
 /* The processors near each of its n devices, as the table's operation of that name. */
 void mz_device_near(const char *name, cpu_set_t *cpus, int n);

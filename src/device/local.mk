@@ -4,6 +4,8 @@ libmpizero_a_SOURCES += src/device/device.h src/device/device.c src/device/backe
 	src/device/placement.h src/device/placement.c src/device/meta.h src/device/meta.c src/device/meta_kernels.c
 
 # Tests
+check_PROGRAMS += tests/device/awaits
+TESTS += tests/device/awaits
 if HAVE_CMOCKA
 device_tests = tests/device/test_arena tests/device/test_device tests/device/test_placement \
 	tests/device/test_stream

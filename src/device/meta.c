@@ -29,6 +29,7 @@ struct mz_stream {
 };
 
 struct mz_event {
+    uint64_t behind; /* first: mz_event_mark */
     mz_device *device;
     double seconds;
 };
@@ -296,6 +297,12 @@ static mz_status meta_word(mz_stream *stream, uint32_t *word, uint32_t value)
     return MZ_OK;
 }
 
+static mz_status meta_check(mz_stream *stream)
+{
+    (void)stream;
+    return MZ_OK;
+}
+
 const mz_device_ops mz_meta_ops = {
     .name = "meta",
     .count = meta_count,
@@ -323,5 +330,6 @@ const mz_device_ops mz_meta_ops = {
     .host_call = meta_host_call,
     .post = meta_word,
     .await = meta_word,
+    .check = meta_check,
     .kernels = &mz_kernels_meta,
 };

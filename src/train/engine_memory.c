@@ -71,7 +71,7 @@ static mz_status room_for_arena(const mz_engine *engine, size_t *room)
     if (st != MZ_OK)
         return st;
     size_t reserve = total / 64;
-    free_bytes += engine->arena_bytes;
+    free_bytes = free_bytes / (size_t)engine->device->n_sharing + engine->arena_bytes; /* others take theirs, too */
     *room = free_bytes > reserve ? free_bytes - reserve : 0;
     return MZ_OK;
 }

@@ -70,7 +70,7 @@ static mz_status gather(mz_zero *z, const mz_fetch_action *actions, int n)
     if (!status)
         status = mz_zero_transfer_end(z, NULL);
     for (int i = 0; !status && z->overlap && i < n; i++)
-        status = z->device->ops->event_record(f->gathered[actions[i].unit], z->transfer);
+        status = mz_zero_transfer_mark(z, f->gathered[actions[i].unit]);
     return status || !z->second_size || second ? status : keep_second(z, actions, n);
 }
 

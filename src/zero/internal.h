@@ -146,15 +146,15 @@ struct mz_zero {
     mz_runner *runner;
     int stage; /* 0 when there is one rank: nothing is divided then */
     int rank, size;
-    /* groups.c: the ranks that share one copy of the model state (all, or those of a MiCS group), the ranks with equal
-     * slices in other groups, and hpZ's groups */
+    /* groups.c: the ranks that share one copy of the model state (all, or those of a MiCS group), the ranks with
+     * equal slices in other groups, and hpZ's groups */
     mz_comm *shard_comm, *replica_comm, *second_comm;
     int shard_rank, shard_size, replica, n_replicas;
     int second_rank, second_size; /* 0: no second copy */
-    mz_dtype dtype;       /* of parameters */
-    mz_dtype grad_dtype;  /* of param->grad */
-    mz_dtype shard_dtype; /* of reduced gradients */
-    mz_dtype wire_dtype;  /* of gradients under way */
+    mz_dtype dtype;               /* of parameters */
+    mz_dtype grad_dtype;          /* of param->grad */
+    mz_dtype shard_dtype;         /* of reduced gradients */
+    mz_dtype wire_dtype;          /* of gradients under way */
     bool inference;
     int n_states; /* of the optimiser; 0 in inference */
     mz_layout *layout;
@@ -216,6 +216,8 @@ mz_status mz_zero_wait(mz_zero *z, mz_event *event);
  * runs on the compute stream itself. `done` may be NULL. */
 mz_status mz_zero_transfer_begin(mz_zero *z, mz_event *ready);
 mz_status mz_zero_transfer_end(mz_zero *z, mz_event *done);
+/* Records an event that mz_zero_wait may be given: behind all that the transfer stream was given so far. */
+mz_status mz_zero_transfer_mark(mz_zero *z, mz_event *event);
 /* Collective: every rank fails when one did. */
 mz_status mz_zero_agree(mz_zero *z, mz_status mine, const char *where);
 

@@ -162,7 +162,7 @@ mz_status mz_zero_reduce_flush(mz_zero *z)
         status = mz_zero_transfer_end(z, slot->done);
     for (int i = 0; !status && z->overlap && i < slot->n_pieces; i++)
         if (slot->pieces[i].buffer != MZ_ZERO_SHARED)
-            status = z->device->ops->event_record(r->buffers[slot->pieces[i].buffer].done, z->transfer);
+            status = mz_zero_transfer_mark(z, r->buffers[slot->pieces[i].buffer].done);
     for (int i = 0; i < r->n_shared; i++)
         r->buffers[i].closed = r->buffers[i].used > 0;
     slot->unfinished = !r->scatter && (is_cast(z) || z->stage >= 2);

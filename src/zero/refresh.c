@@ -47,7 +47,7 @@ static mz_status mark_sent(mz_zero *z, int i)
         return MZ_OK;
     for (; u->n_marked < end; u->n_marked++)
         u->mark[u->n_marked] = end - 1;
-    return z->device->ops->event_record(u->refreshed[end - 1], z->transfer);
+    return mz_zero_transfer_mark(z, u->refreshed[end - 1]);
 }
 
 /* The next forward pass starts with the first units, so these go first, in collectives no larger than the wire

@@ -11,11 +11,18 @@
 
 mz_status mz_zero_wait(mz_zero *z, mz_event *event)
 {
+    mz_event_settle(z->device, event);
     mz_status status = mz_stall_begin(&z->stall);
     if (!status)
         status = z->device->ops->wait(z->compute, event);
     mz_status end = mz_stall_end(&z->stall);
     return status ? status : end;
+}
+
+mz_status mz_zero_transfer_mark(mz_zero *z, mz_event *event)
+{
+    mz_event_mark(z->device, event);
+    return z->device->ops->event_record(event, z->transfer);
 }
 
 mz_status mz_zero_transfer_begin(mz_zero *z, mz_event *ready)
@@ -30,7 +37,7 @@ mz_status mz_zero_transfer_end(mz_zero *z, mz_event *done)
 {
     if (!z->overlap)
         return mz_stall_end(&z->stall);
-    return done ? z->device->ops->event_record(done, z->transfer) : MZ_OK;
+    return done ? mz_zero_transfer_mark(z, done) : MZ_OK;
 }
 
 double mz_zero_exposed_seconds(mz_zero *z)

@@ -2,8 +2,9 @@
  * on streams with and without a worker, over every way of cutting the ranks into nodes. The values are small whole
  * numbers, so that sums are exact in every type and order, and results must agree to the last bit.
  *
- * With the argument "cuda" the buffers lie on each rank's GPU (tests/gpu/run). Built with GPU_DOUBLE, the same is
- * done with CPU streams in place of a GPU's. */
+ * With the argument "cuda" the buffers lie on each rank's GPU (tests/gpu/run); where there are fewer GPUs than
+ * ranks, each rank is a node of its own, and they share them (MPIZERO_SHARE_GPU). Built with GPU_DOUBLE, the same
+ * is done with CPU streams in place of a GPU's. */
 #include "check.h"
 #include "comm/comm.h"
 #include "core/half.h"
@@ -255,9 +256,11 @@ static void run_jobs(mz_comm *comm, mz_comm *other, int n_rounds)
     REQUIRE(device->ops->stream_create(device, MZ_STREAM_COMM, &streams[2]));
     for (int round = 0; round < n_rounds; round++) {
         job jobs[JOBS_AT_ONCE];
-        for (int i = 0; i < JOBS_AT_ONCE; i++) {
+        for (int i = 0; i < JOBS_AT_ONCE; i++) { /* taking memory waits for what is under way */
             draw_job(&jobs[i], round * JOBS_AT_ONCE + i);
             prepare(&jobs[i]);
+        }
+        for (int i = 0; i < JOBS_AT_ONCE; i++) {
             int where = (int)draw(4);
             REQUIRE(issue(&jobs[i], draw(2) ? comm : other, streams[where > 2 ? 2 : where]));
         }
@@ -315,8 +318,13 @@ static void run_on_host(int n_ranks)
 }
 
 /* On one node; one rank per node; and nodes of two or, when the ranks do not divide, uneven ones. */
-static void run_on_gpus(int n_ranks)
+static void run_on_gpus(int n_ranks, int n_gpus)
 {
+    if (n_ranks > n_gpus) {
+        run_cut(1, SIDE_BY_SIDE, 4096);
+        run_cut(1, SIDE_BY_SIDE, 0);
+        return;
+    }
     run_cut(0, SIDE_BY_SIDE, 0);
     if (n_ranks < 2)
         return;
@@ -340,15 +348,17 @@ int main(int argc, char **argv)
     on_host = strcmp(name, "cpu") == 0;
     if (!on_host) /* nobody else is on those machines */
         limit_seconds = 20;
-    REQUIRE(mz_device_open(name, on_host ? 0 : rank, 1, &device));
+    int n_devices = mz_device_count(name);
+    REQUIRE(mz_device_open(name, on_host || !n_devices ? 0 : rank % n_devices, 1, &device));
 #ifdef GPU_DOUBLE
     gpu_double_become(device, rank);
     on_host = false;
+    n_devices = n_ranks;
 #endif
     if (on_host)
         run_on_host(n_ranks);
     else
-        run_on_gpus(n_ranks);
+        run_on_gpus(n_ranks, n_devices);
     mz_device_close(device);
     MPI_Finalize();
     return n_failures != 0;

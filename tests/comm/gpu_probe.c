@@ -2,8 +2,9 @@
  *
  *     mpirun -n 2 gpu_probe kill|late|mismatch|fault [RANKS_PER_NODE]
  *
- * After one good all-gather, rank 1 kills itself, comes later than the deadline, asks for another collective, or has
- * its GPU read where there is no memory. Built with GPU_DOUBLE, CPU streams take a GPU's place. */
+ * After one good all-gather, rank 1 kills itself, comes later than the deadline, asks for another collective, or
+ * has its GPU read where there is no memory. Ranks may share GPUs (MPIZERO_SHARE_GPU). Built with GPU_DOUBLE, CPU
+ * streams take a GPU's place. */
 #include <signal.h>
 #include <unistd.h>
 
@@ -39,7 +40,8 @@ int main(int argc, char **argv)
     REQUIRE(mz_device_open("cpu", 0, 1, &device));
     gpu_double_become(device, world->machine_rank);
 #else
-    REQUIRE(mz_device_open("cuda", world->machine_rank, 1, &device));
+    int n_gpus = mz_device_count("cuda");
+    REQUIRE(mz_device_open("cuda", n_gpus ? world->machine_rank % n_gpus : 0, 1, &device));
 #endif
     REQUIRE(mz_comm_create(world, device, 0, 0, &comm));
     REQUIRE(device->ops->stream_create(device, MZ_STREAM_COMM, &stream));
@@ -70,6 +72,6 @@ int main(int argc, char **argv)
     fflush(stdout);
     if (is_culprit && strcmp(deed, "fault") == 0)
         mz_comm_destroy(comm); /* which tells the others */
-    usleep(500000); /* as a program that ends in order: what others are told is on its way */
-    _exit(status == MZ_OK); /* MPI cannot be finalised any more */
+    usleep(500000);            /* as a program that ends in order: what others are told is on its way */
+    _exit(status == MZ_OK);    /* MPI cannot be finalised any more */
 }

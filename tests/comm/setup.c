@@ -1,5 +1,6 @@
 /* Set-up that fails on one rank fails on all and hangs nowhere: each allocation in turn, and no room in /dev/shm.
- * Built with GPU_DOUBLE, comms between GPUs, whose many events are allocations too: a part of these. */
+ * Built with GPU_DOUBLE, comms between GPUs, whose many events are allocations too: a part of these; and ranks that
+ * would share a GPU. */
 #include <dirent.h>
 #include <unistd.h>
 
@@ -85,6 +86,29 @@ static void check_nothing_left(void)
         closedir(directory);
 }
 
+#ifdef GPU_DOUBLE
+/* Ranks share a GPU where that is asked for and each is a node of its own. */
+static void check_sharing(mz_device *device, int ranks_per_node, bool asked, bool allowed)
+{
+    const mz_world_options options = {.ranks_per_node = ranks_per_node};
+    mz_world *world = NULL;
+    mz_comm *comm = NULL;
+    REQUIRE(mz_world_create(&options, &world));
+    gpu_double_become(device, 0);
+    device->n_sharing = 1;
+    if (asked)
+        setenv("MPIZERO_SHARE_GPU", "1", 1);
+    mz_status status = mz_comm_create(world, device, 0, 0, &comm);
+    unsetenv("MPIZERO_SHARE_GPU");
+    CHECK(status == (allowed ? MZ_OK : MZ_ERR_LAUNCH), "%d per node: %s", ranks_per_node, mz_status_text(status));
+    if (!allowed)
+        CHECK_MESSAGE("would share");
+    CHECK(device->n_sharing == (allowed ? world->size : 1), "%d ranks share", device->n_sharing);
+    mz_comm_destroy(comm);
+    mz_world_destroy(world);
+}
+#endif
+
 int main(void)
 {
     int level = 0;
@@ -105,6 +129,11 @@ int main(void)
         sweep(create_comm, world, device, cut, 1, COMM_STEP, COMM_MOST);
         mz_world_destroy(world);
     }
+#ifdef GPU_DOUBLE
+    check_sharing(device, 1, false, false);
+    check_sharing(device, 1, true, true);
+    check_sharing(device, 3, true, false);
+#endif
     check_no_room();
     check_nothing_left();
     mz_device_close(device);

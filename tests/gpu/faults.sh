@@ -67,12 +67,14 @@ broken() {
     grep -q "$3" "$work/$name.log" || { fail "no message with $3"; tail -n 8 "$work/$name.log"; }
 }
 
-# each_family LOG FAMILIES COMMAND...: the kernels' tests, a process for each family, all at once, under COMMAND.
+# each_family LOG FAMILIES COMMAND...: the kernels' tests, a process for each family, all at once, under COMMAND. FLAGS are
+# the tests'.
 each_family() {
     local log=$1 families=$2 family job pids=() bad=0
     shift 2
     for family in $families; do
-        timeout "${FAMILY_S:-180}" "$@" tests/kernels/test_kernels cuda "$family" >"$work/$log-$family.log" 2>&1 &
+        # shellcheck disable=SC2086 # the flags are words
+        timeout "${FAMILY_S:-180}" "$@" tests/kernels/test_kernels ${FLAGS:-} cuda "$family" >"$work/$log-$family.log" 2>&1 &
         pids+=($!)
     done
     for job in "${pids[@]}"; do
@@ -85,12 +87,18 @@ each_family() {
     return "$((bad != 0))"
 }
 
-# sanitize TOOL FAMILIES: the kernels under compute-sanitizer.
+# sanitize TOOL FAMILIES [FLAGS [KERNELS]]: the kernels under compute-sanitizer; KERNELS: words, one of which is in the name
+# of each that is looked at (all).
 sanitize() {
     command -v compute-sanitizer >/dev/null || { echo "there is no compute-sanitizer"; return 77; }
-    each_family "$1" "$2" compute-sanitizer --tool "$1" --error-exitcode 9 --report-api-errors no
+    local log=$1${3:-} option word only=()
+    option=$(compute-sanitizer --help | grep -o -m 1 -e '--kernel-name\>' -e '--kernel-regex\>' | head -n 1)
+    for word in ${4:-}; do
+        [ -z "$option" ] || only+=("$option" "kernel_substring=$word")
+    done
+    FLAGS=${3:-} each_family "$log" "$2" compute-sanitizer "${only[@]}" --tool "$1" --error-exitcode 9 --report-api-errors no
     local status=$?
-    remark=$(cat "$work/$1"-*.log | sed -n 's/^=* \(ERROR\|RACECHECK\) SUMMARY: //p' | sort | uniq -c | sort -rn |
+    remark=$(cat "$work/$log"-*.log | sed -n 's/^=* \(ERROR\|RACECHECK\) SUMMARY: //p' | sort | uniq -c | sort -rn |
         awk '{ n = $1; $1 = ""; printf "%s%d x%s", sep, n, $0; sep = ", " }')
     return $status
 }

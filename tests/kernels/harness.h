@@ -36,6 +36,7 @@ typedef struct harness {
     char name[256];
     uint32_t seed;
     bool aligned; /* buffers start as device memory does; set by a case that wants it so */
+    bool quick;   /* a few small cases of each kernel, for tools that slow it down a thousand times */
     bool case_failed;
     double worst; /* largest difference of the running slot, as a share of what is allowed */
     int n_cases, n_failed, n_failed_total;
@@ -92,6 +93,7 @@ void test_matmul(harness *h);
 void test_layer_norm(harness *h);
 void test_embedding(harness *h);
 void test_attention(harness *h);
+void test_attention_grad(harness *h);
 void test_activation(harness *h);
 void test_elementwise(harness *h);
 void test_loss(harness *h);

@@ -76,7 +76,7 @@ static mz_status cuda_open(mz_device *device)
     if (cublasLtCreate(&cuda->blas) != CUBLAS_STATUS_SUCCESS)
         return mz_fail(MZ_ERR_DEVICE, "GPU %d: cublasLtCreate failed", device->ordinal);
     snprintf(device->label, sizeof device->label, "%.100s (GPU %d)", properties.name, device->ordinal);
-    st = mz_cuda_words_open(cuda);
+    st = mz_cuda_words_open(cuda, &device->loads_late);
     if (st != MZ_OK)
         return st;
     st = mz_cuda_check(cudaDeviceGetPCIBusId(device->address, sizeof device->address, device->ordinal),
@@ -90,6 +90,7 @@ static mz_status cuda_open(mz_device *device)
 
 static mz_status cuda_alloc(mz_device *device, size_t bytes, void **memory)
 {
+    mz_device_settle(device);
     cudaError_t error = cudaMalloc(memory, bytes ? bytes : 1);
     if (error == cudaErrorMemoryAllocation) {
         size_t free_bytes = 0, total = 0;
@@ -103,20 +104,24 @@ static mz_status cuda_alloc(mz_device *device, size_t bytes, void **memory)
 
 static void cuda_free(mz_device *device, void *memory)
 {
-    (void)device;
+    if (!memory)
+        return;
+    mz_device_settle(device);
     cudaFree(memory);
 }
 
 /* Exactly the size asked for: no rounding to powers of two. */
 static mz_status cuda_alloc_pinned(mz_device *device, size_t bytes, void **memory)
 {
-    (void)device;
+    mz_device_settle(device);
     return mz_cuda_check(cudaHostAlloc(memory, bytes ? bytes : 1, cudaHostAllocPortable), "cudaHostAlloc");
 }
 
 static void cuda_free_pinned(mz_device *device, void *memory)
 {
-    (void)device;
+    if (!memory)
+        return;
+    mz_device_settle(device);
     cudaFreeHost(memory);
 }
 
@@ -132,6 +137,7 @@ static void cuda_stream_destroy(mz_stream *stream)
 {
     if (!stream)
         return;
+    mz_device_settle(stream->device);
     if (stream->stream) {
         cudaStreamSynchronize(stream->stream);
         cudaStreamDestroy(stream->stream);
@@ -147,6 +153,7 @@ static mz_status cuda_stream_create(mz_device *device, mz_stream_kind kind, mz_s
     if (!s)
         return MZ_ERR_MEMORY;
     s->device = device;
+    mz_device_settle(device);
     mz_status st =
         mz_cuda_check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
     if (st == MZ_OK) /* communication goes first: its kernels are few and others wait for them */
@@ -177,6 +184,18 @@ static mz_status cuda_stream_sync(mz_stream *stream)
     if (st == MZ_OK)
         st = mz_cuda_check(cudaStreamSynchronize(stream->stream), "cudaStreamSynchronize");
     return st == MZ_OK ? host_failure(stream) : st;
+}
+
+/* A capture in another thread is none of ours. */
+static mz_status cuda_check(mz_stream *stream)
+{
+    enum cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    cudaError_t error = cudaSetDevice(stream->device->ordinal);
+    if (error == cudaSuccess)
+        error = cudaThreadExchangeStreamCaptureMode(&mode);
+    if (error == cudaSuccess)
+        error = cudaStreamQuery(stream->stream);
+    return error == cudaErrorNotReady ? MZ_OK : mz_cuda_check(error, "the GPU has failed");
 }
 
 /* ---- events ---- */
@@ -321,5 +340,6 @@ const mz_device_ops mz_cuda_ops = {
     .post = mz_cuda_post,
     .await = mz_cuda_await,
     .graphs = &mz_cuda_graphs,
+    .check = cuda_check,
     .kernels = &mz_kernels_cuda,
 };

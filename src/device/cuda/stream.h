@@ -24,7 +24,6 @@ typedef CUresult(CUDAAPI *mz_cuda_word_fn)(CUstream stream, CUdeviceptr address,
 typedef struct mz_cuda_device {
     cublasLtHandle_t blas;
     mz_cuda_word_fn write_value, wait_value; /* words.c */
-    bool loads_late; /* kernels are loaded at their first launch, which may wait for all streams */
     char name[128];
     int n_processors;              /* streaming multiprocessors */
     int capability;                /* 90 for Hopper */
@@ -42,6 +41,7 @@ struct mz_stream {
 };
 
 struct mz_event {
+    uint64_t behind; /* first: mz_event_mark */
     cudaEvent_t event;
 };
 
@@ -56,7 +56,7 @@ mz_status mz_cuda_check(cudaError_t error, const char *call);
 mz_status mz_cuda_launched(const char *kernel);
 
 /* words.c: the driver's functions behind post and await, and these. */
-mz_status mz_cuda_words_open(mz_cuda_device *cuda);
+mz_status mz_cuda_words_open(mz_cuda_device *cuda, bool *loads_late);
 mz_status mz_cuda_post(mz_stream *stream, uint32_t *word, uint32_t value);
 mz_status mz_cuda_await(mz_stream *stream, uint32_t *word, uint32_t value);
 

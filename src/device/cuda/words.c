@@ -23,7 +23,7 @@ static mz_status find(const char *name, void **fn)
     return mz_cuda_check(error, "cudaGetDriverEntryPoint");
 }
 
-mz_status mz_cuda_words_open(mz_cuda_device *cuda)
+mz_status mz_cuda_words_open(mz_cuda_device *cuda, bool *loads_late)
 {
     void *write_value = NULL, *wait_value = NULL, *loading_mode = NULL;
     CUmoduleLoadingMode mode = CU_MODULE_LAZY_LOADING;
@@ -36,7 +36,7 @@ mz_status mz_cuda_words_open(mz_cuda_device *cuda)
         return status;
     cuda->write_value = (mz_cuda_word_fn)(uintptr_t)write_value;
     cuda->wait_value = (mz_cuda_word_fn)(uintptr_t)wait_value;
-    cuda->loads_late =
+    *loads_late =
         ((loading_mode_fn)(uintptr_t)loading_mode)(&mode) != CUDA_SUCCESS || mode != CU_MODULE_EAGER_LOADING;
     return MZ_OK;
 }
@@ -57,16 +57,8 @@ mz_status mz_cuda_post(mz_stream *stream, uint32_t *word, uint32_t value)
                 CU_STREAM_WRITE_VALUE_DEFAULT);
 }
 
-/* What is awaited is launched later. If its kernels had to be loaded first, CUDA might wait for this very stream.
- */
 mz_status mz_cuda_await(mz_stream *stream, uint32_t *word, uint32_t value)
 {
-    if (mz_cuda_of(stream)->loads_late)
-        return mz_fail(
-            MZ_ERR_UNSUPPORTED,
-            "%s: CUDA loads kernels at their first launch, which may wait for streams that wait for that "
-            "launch; set CUDA_MODULE_LOADING=EAGER in the environment",
-            stream->device->label);
     return call(mz_cuda_of(stream)->wait_value, "cuStreamWaitValue32", stream, word, value,
                 CU_STREAM_WAIT_VALUE_GEQ);
 }
