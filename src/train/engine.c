@@ -158,6 +158,7 @@ void mz_engine_destroy(mz_engine *engine)
 {
     if (!engine)
         return;
+    char *cause = mz_strdup(mz_last_error()); /* a device that has failed fails again: what was said first stays */
     mz_writer_destroy(engine->writer);
     mz_replay_destroy(engine->replay);
     mz_tape_destroy(engine->tape);
@@ -177,6 +178,9 @@ void mz_engine_destroy(mz_engine *engine)
         mz_device_close(engine->device);
     }
     mz_free(engine);
+    if (cause)
+        mz_fail_adopt(MZ_OK, cause);
+    mz_free(cause);
 }
 
 /* Which part of the mean over the global batch one target's loss is. */
