@@ -74,7 +74,7 @@ TESTS += tests/comm/watch.np3 tests/comm/board.np2 tests/comm/shared.np2 tests/c
 
 # Several nodes on one machine
 EXTRA_DIST += tests/cluster/cluster tests/cluster/cluster.sh tests/cluster/predict.sh tests/cluster/slurm \
-	tests/cluster/slurm-lib.sh tests/cluster/survive tests/cluster/hang tests/cluster/slurm.sh
+	tests/cluster/slurm-lib.sh tests/cluster/survive tests/cluster/hang tests/cluster/scaling tests/cluster/slurm.sh
 TESTS += tests/cluster/cluster.sh tests/cluster/slurm.sh
 check_PROGRAMS += tests/cluster/traffic tests/cluster/misfit
 tests_cluster_misfit_SOURCES = tests/cluster/misfit.c src/cli/conclude.c
