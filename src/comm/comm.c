@@ -107,6 +107,10 @@ static mz_status create(mz_world *world, mz_device *device, MPI_Comm from, int r
     pthread_cond_init(&comm->turn_changed, &attributes);
     pthread_condattr_destroy(&attributes);
     pthread_mutex_init(&comm->lock, NULL);
+    pthread_mutex_lock(&world->comms_lock);
+    comm->next_in_world = world->comms;
+    world->comms = comm;
+    pthread_mutex_unlock(&world->comms_lock);
     status = find_members(comm);
     if (!status)
         status = open_transports(comm, chunk_bytes);
@@ -185,11 +189,24 @@ static void leave_parent(mz_comm *comm)
     *link = comm->next_group;
 }
 
+static void leave_world(mz_comm *comm)
+{
+    pthread_mutex_lock(&comm->world->comms_lock);
+    mz_comm **link = &comm->world->comms;
+    while (*link && *link != comm)
+        link = &(*link)->next_in_world;
+    if (*link)
+        *link = comm->next_in_world;
+    pthread_mutex_unlock(&comm->world->comms_lock);
+}
+
 void mz_comm_destroy(mz_comm *comm)
 {
     if (!comm)
         return;
     leave_parent(comm);
+    if (comm->world)
+        leave_world(comm);
     mz_gpu_comm_destroy(comm->gpu);
     mz_hier_destroy(comm->hier);
     mz_all_reduce_plan_free(&comm->plan);

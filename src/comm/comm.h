@@ -19,6 +19,7 @@
 #define MZ_COMM_COMM_H
 
 #include <mpi.h>
+#include <pthread.h>
 
 #include "device/device.h"
 #include "mpizero/dtype.h"
@@ -37,6 +38,10 @@ typedef struct mz_world {
     int *node_of;       /* [size] node of each rank */
     int *local_rank_of; /* [size] */
     char host[256];
+    struct mz_board *board; /* what the ranks of this node wait for (board.h), owned */
+    pthread_mutex_t comms_lock;
+    struct mz_comm *comms;  /* that there are, in no order; one thread makes and ends them */
+    uint64_t n_agreements;  /* so far */
     const char *wire;       /* "ucx" or "mpi": what moves data between nodes */
     bool owns_mpi;          /* we called MPI_Init_thread */
     double timeout_seconds; /* deadline of collectives */
@@ -88,8 +93,8 @@ int mz_comm_size(const mz_comm *comm);
  *
  * A group is a comm of its own: its collectives are numbered apart, and only its ranks take part. Who is in several
  * comms issues their collectives in one order on all ranks and on one stream (or in turn on streams that wait for
- * each other): two collectives of different comms that wait for each other would never end. A failure ends the
- * collectives of the group it happened in; ranks of other groups meet it when they next wait for such a rank. */
+ * each other): two collectives of different comms that wait for each other would never end. A failure in one comm ends
+ * the collectives of all comms that a rank is in which has met it: it will not come to them any more. */
 mz_status mz_comm_split(mz_comm *comm, int first, int count, int step, mz_comm **group);
 
 /* How a comm's ranks sit: n_nodes of per_node ranks each, this one being number `local` on `node`. Where not every

@@ -213,6 +213,12 @@ mz_status mz_gpu_comm_issue(mz_gpu_comm *gpu, const mz_collective *what, mz_stre
     return status;
 }
 
+void mz_gpu_comm_tell(mz_gpu_comm *gpu, mz_status status, const char *message)
+{
+    if (gpu->watch)
+        mz_shm_sync_abort(&gpu->sync, status, message);
+}
+
 mz_status mz_gpu_comm_status(const mz_gpu_comm *gpu)
 {
     return gpu->watch ? mz_watch_status(gpu->watch) : MZ_OK;
@@ -244,11 +250,16 @@ static void say_slow(void *context, const mz_op_info *op)
     mz_relay_report(gpu->relay);
 }
 
+static void mark(void *context, mz_status status, const char *message)
+{
+    mz_gpu_comm *gpu = context;
+    mz_comm_fail(gpu->comm, status, message);
+}
+
 /* The watch's: the relay first, since what it let go may not wait for NCCL's end. */
 static void give_up(void *context, mz_status status, const char *message)
 {
     mz_gpu_comm *gpu = context;
-    mz_comm_fail(gpu->comm, status, message);
     if (gpu->relay)
         mz_relay_abort(gpu->relay, status, message);
     if (gpu->node)
@@ -263,6 +274,7 @@ static mz_status open_watch(mz_gpu_comm *gpu)
                                       .timeout_seconds = gpu->comm->world->timeout_seconds,
                                       .context = gpu,
                                       .check = check,
+                                      .mark = mark,
                                       .abort = give_up,
                                       .slow = say_slow};
     return mz_watch_create(&options, &gpu->watch);
@@ -274,7 +286,7 @@ static mz_status open_node(mz_gpu_comm *gpu, MPI_Comm node)
     const mz_layout *layout = &gpu->comm->layout;
     size_t page = 4096, bytes = (mz_shm_sync_bytes(layout->per_node) + page - 1) / page * page;
     gpu->sync.segment = &gpu->segment;
-    gpu->sync.members = (mz_members){layout->node_ranks, layout->local, layout->per_node};
+    gpu->sync.members = (mz_members){layout->node_ranks, layout->local, layout->per_node, layout->board};
     gpu->sync.checked = mz_calloc((size_t)layout->per_node, sizeof *gpu->sync.checked);
     mz_status status = gpu->sync.checked ? MZ_OK : MZ_ERR_MEMORY;
     status = mz_mpi_agree(node, status, "setting up collectives between GPUs");
@@ -353,14 +365,13 @@ void mz_gpu_comm_destroy(mz_gpu_comm *gpu)
     if (!gpu)
         return;
     snprintf(message, sizeof message, "%s", mz_last_error());
+    if (gpu->relay && gpu->comm->failed) /* the others may be gone */
+        mz_relay_abort(gpu->relay, gpu->comm->failed, gpu->comm->failed_message);
     mz_device_settle(gpu->comm->device); /* other comms' */
+    mz_relay_stop(gpu->relay);           /* the courier may still have something to tell the watch */
     mz_watch_destroy(gpu->watch);
-    if (gpu->comm->failed) { /* the others may be gone */
-        if (gpu->relay)
-            mz_relay_abort(gpu->relay, gpu->comm->failed, gpu->comm->failed_message);
-        if (gpu->node)
-            gpu->node->ops->abort(gpu->node, gpu->comm->failed, gpu->comm->failed_message);
-    }
+    if (gpu->node && gpu->comm->failed)
+        gpu->node->ops->abort(gpu->node, gpu->comm->failed, gpu->comm->failed_message);
     mz_relay_destroy(gpu->relay);
     mz_peers_destroy(gpu->peers);
     if (gpu->node)

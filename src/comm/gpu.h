@@ -19,6 +19,9 @@ void mz_gpu_comm_destroy(mz_gpu_comm *gpu);
 /* Launches a collective on device memory; stream NULL: and waits for it. */
 mz_status mz_gpu_comm_issue(mz_gpu_comm *gpu, const mz_collective *what, mz_stream *stream);
 
+/* The ranks of this node, this one too, find this failure. Any thread's. */
+void mz_gpu_comm_tell(mz_gpu_comm *gpu, mz_status status, const char *message);
+
 /* What ended the comm's collectives on the GPUs, or MZ_OK. */
 mz_status mz_gpu_comm_status(const mz_gpu_comm *gpu);
 

@@ -11,7 +11,7 @@
 
 enum {
     LEAST_PIECE_BYTES = 64 << 10, /* a shorter message would pay more for its latency than for its bytes */
-    ALIGNMENT = 1024 /* a block of numbers of few bits in any type */
+    ALIGNMENT = 1024              /* a block of numbers of few bits in any type */
 };
 
 /* A slot that holds a good piece of a layer, as long as a node's staging stays small beside its caches. */
@@ -55,7 +55,7 @@ static mz_status take_buffers(mz_hier *hier, size_t chunk_bytes)
 mz_status mz_hier_open_wire(mz_hier *hier, MPI_Comm group, const char *wire, bool spin)
 {
     const mz_layout *layout = hier->layout;
-    const mz_members members = {layout->world_ranks, layout->rank, layout->size};
+    const mz_members members = {layout->world_ranks, layout->rank, layout->size, layout->board};
     int max_requests = 2 * MZ_LEG_WINDOW * (layout->uneven ? layout->uneven->most : 1);
 #ifdef HAVE_UCX
     if (strcmp(wire, "ucx") == 0) {
@@ -79,7 +79,7 @@ static mz_status open_node(mz_hier *hier, MPI_Comm group, size_t chunk_bytes, bo
     const mz_layout *layout = hier->layout;
     const mz_uneven *u = layout->uneven;
     const mz_members members = {u ? u->node_ranks : layout->node_ranks, u ? u->local : layout->local,
-                                u ? u->count[u->node] : layout->per_node};
+                                u ? u->count[u->node] : layout->per_node, layout->board};
     MPI_Comm ranks = MPI_COMM_NULL;
     mz_status status =
         mz_mpi_check(MPI_Comm_split(group, u ? u->node : layout->node, members.rank, &ranks), "MPI_Comm_split");
@@ -141,6 +141,12 @@ void mz_hier_abort(mz_hier *hier, mz_status status, const char *message)
         hier->node->ops->abort(hier->node, status, message);
     if (hier->wire)
         hier->wire->ops->abort(hier->wire, status, message);
+}
+
+mz_status mz_hier_failure(mz_hier *hier)
+{
+    mz_status status = hier->node ? hier->node->ops->failure(hier->node) : MZ_OK;
+    return status || !hier->wire ? status : hier->wire->ops->failure(hier->wire);
 }
 
 void mz_hier_describe_rail(mz_hier *hier, char *text, size_t bytes)

@@ -28,6 +28,8 @@ size_t mz_hier_piece_bytes(int n_nodes, int per_node);
 
 /* This rank is in collective `op`: comes before the calls below, which are all or part of it. */
 void mz_hier_begin(mz_hier *hier, const mz_op_info *op);
+/* What another rank has told of a failure, or MZ_OK. Any thread's; does not wait. */
+mz_status mz_hier_failure(mz_hier *hier);
 /* Tells all ranks of the comm that the collective failed here. */
 void mz_hier_abort(mz_hier *hier, mz_status status, const char *message);
 

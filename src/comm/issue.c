@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "comm/cursor.h"
+#include "comm/gpu.h"
 #include "comm/sum.h"
 #include "comm/wire_card.h"
 #include "core/clock.h"
@@ -162,7 +163,8 @@ static mz_status await_turn(mz_issued *record)
     mz_comm *comm = record->comm;
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)comm->world->timeout_seconds + 1;
+    /* the one that this waits for may be excused for a while, and names who is to blame */
+    until.tv_sec += (time_t)(comm->world->timeout_seconds + MZ_BOARD_EXCUSE_SECONDS + MZ_BOARD_FRESH_SECONDS) + 1;
     mz_status status = MZ_OK;
     int waited = 0;
     pthread_mutex_lock(&comm->lock);
@@ -205,21 +207,63 @@ static void pass_turn(mz_issued *record, mz_status status, double seconds)
     pthread_mutex_unlock(&comm->lock);
 }
 
-/* What the other ranks are to fail with when this one did. */
-static void tell_others(const mz_comm *comm, mz_status status, const char *reason)
+/* Tells the other ranks of a comm what to fail with when this one did. A comm that is still being set up, or has
+ * this rank alone, has nobody to tell. */
+static void tell_members(const mz_comm *comm, mz_status status, const char *reason)
 {
     mz_wire_note note;
     mz_status theirs = mz_wire_note_words(comm->world->rank, status, reason, note.message);
-    mz_hier_abort(comm->hier, theirs, note.message);
+    if (comm->hier)
+        mz_hier_abort(comm->hier, theirs, note.message);
+    if (comm->gpu)
+        mz_gpu_comm_tell(comm->gpu, theirs, note.message);
 }
 
-void mz_comm_fail(mz_comm *comm, mz_status status, const char *message)
+static void fail_comm(mz_comm *comm, mz_status status, const char *message)
 {
     pthread_mutex_lock(&comm->lock);
     keep_failure(comm, status, message);
     pthread_cond_broadcast(&comm->turn_changed);
     pthread_mutex_unlock(&comm->lock);
-    tell_others(comm, status, message);
+    tell_members(comm, status, message);
+}
+
+void mz_comm_fail(mz_comm *comm, mz_status status, const char *message)
+{
+    mz_world *world = comm->world;
+    char text[1024]; /* message may be what telling overwrites */
+    snprintf(text, sizeof text, "%s", message);
+    fail_comm(comm, status, text);
+    pthread_mutex_lock(&world->comms_lock);
+    for (mz_comm *other = world->comms; other; other = other->next_in_world)
+        if (other != comm)
+            fail_comm(other, status, text);
+    pthread_mutex_unlock(&world->comms_lock);
+    mz_fail_adopt(status, text);
+}
+
+static mz_status failure_of(mz_comm *comm)
+{
+    pthread_mutex_lock(&comm->lock);
+    mz_status status = comm->failed ? mz_fail_adopt(comm->failed, comm->failed_message) : MZ_OK;
+    pthread_mutex_unlock(&comm->lock);
+    if (!status && comm->gpu)
+        status = mz_gpu_comm_status(comm->gpu);
+    if (status || !comm->hier)
+        return status;
+    status = mz_hier_failure(comm->hier);
+    if (status) { /* others of this node may not have heard of it */
+        mz_comm_fail(comm, status, mz_last_error());
+    }
+    return status;
+}
+
+mz_status mz_comms_failure(mz_world *world)
+{
+    mz_status status = MZ_OK;
+    for (mz_comm *comm = world->comms; comm && !status; comm = comm->next_in_world)
+        status = failure_of(comm);
+    return status;
 }
 
 void mz_comm_delay(const mz_comm *comm)
@@ -243,7 +287,7 @@ static mz_status run_record(void *arg)
         status = execute(record);
         seconds = mz_clock_seconds() - begin;
         if (status && comm->hier)
-            tell_others(comm, status, mz_last_error());
+            mz_comm_fail(comm, status, mz_last_error());
     }
     pass_turn(record, status, seconds);
     give_record_back(record);

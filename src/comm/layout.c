@@ -106,7 +106,7 @@ static void make_flat(mz_layout *layout)
 
 mz_status mz_layout_find(const mz_world *world, const int *members, int size, mz_layout *layout)
 {
-    *layout = (mz_layout){.size = size};
+    *layout = (mz_layout){.size = size, .board = world->board};
     int *node_of = mz_alloc((size_t)size * sizeof *node_of);
     layout->world_ranks = mz_alloc((size_t)size * sizeof *layout->world_ranks);
     layout->first = mz_alloc((size_t)size * sizeof *layout->first);

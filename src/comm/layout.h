@@ -19,8 +19,9 @@ typedef struct mz_uneven {
 } mz_uneven;
 
 typedef struct mz_layout {
-    int rank, size;   /* mine, in the comm */
-    int *world_ranks; /* [size] for messages */
+    struct mz_board *board; /* the world's, borrowed */
+    int rank, size;         /* mine, in the comm */
+    int *world_ranks;       /* [size] for messages */
     int n_nodes, per_node;
     int node, local; /* mine */
     int *first;      /* [n_nodes] comm rank of a node's first rank; local rank l is first + l * step */

@@ -1,7 +1,7 @@
 # Sources
 libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.h src/comm/mpi_check.c \
 	src/comm/launch.h src/comm/launch.c src/comm/world.c src/comm/agree.c src/comm/sum.h src/comm/sum.c \
-	src/comm/cursor.h src/comm/cursor.c src/comm/shm_segment.h src/comm/shm_segment.c src/comm/shm_sync.h \
+	src/comm/cursor.h src/comm/cursor.c src/comm/shm_segment.h src/comm/shm_segment.c src/comm/board.h src/comm/board.c src/comm/shm_sync.h \
 	src/comm/shm_sync.c src/comm/shm_direct.h src/comm/shm_direct.c src/comm/shm.c src/comm/mpi_wire.c \
 	src/comm/wire_card.h src/comm/wire_card.c \
 	src/comm/layout.h src/comm/layout.c src/comm/hier.h src/comm/hier.c src/comm/hier_collectives.c \
@@ -22,9 +22,9 @@ libmpizero_a_SOURCES += src/comm/ucx_link.h src/comm/ucx_link.c src/comm/ucx_pro
 endif
 
 # Tests
-EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh tests/comm/relay_failures.sh
-check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_probe tests/comm/killed_probe tests/comm/gpu_probe \
-	tests/comm/watch.np3 \
+EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh tests/comm/relay_failures.sh tests/comm/blame.sh
+check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_probe tests/comm/killed_probe tests/comm/blame_probe tests/comm/gpu_probe \
+	tests/comm/watch.np3 tests/comm/board.np2 \
 	tests/comm/shared.np2 tests/comm/shared.np4 tests/comm/failures.np4 tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/quantized.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6 tests/comm/relay.np2 tests/comm/relay.np3 tests/comm/relay.np4 \
@@ -35,8 +35,10 @@ tests_comm_world_np4_SOURCES = tests/comm/world.c
 tests_comm_agree_np4_SOURCES = tests/comm/agree.c
 tests_comm_launch_probe_SOURCES = tests/comm/launch_probe.c
 tests_comm_killed_probe_SOURCES = tests/comm/killed_probe.c
+tests_comm_blame_probe_SOURCES = tests/comm/blame_probe.c
 tests_comm_gpu_probe_SOURCES = tests/comm/gpu_probe.c
 tests_comm_watch_np3_SOURCES = tests/comm/watch.c
+tests_comm_board_np2_SOURCES = tests/comm/board.c
 tests_comm_shared_np2_SOURCES = tests/comm/shared.c
 tests_comm_shared_np4_SOURCES = tests/comm/shared.c
 tests_comm_bits_np4_SOURCES = tests/comm/bits.c
@@ -63,7 +65,7 @@ tests_comm_relay_np4_SOURCES = tests/comm/collectives.c $(gpu_double)
 tests_comm_relay_np2_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 tests_comm_relay_np3_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 tests_comm_relay_np4_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
-TESTS += tests/comm/watch.np3 tests/comm/shared.np2 tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh \
+TESTS += tests/comm/watch.np3 tests/comm/board.np2 tests/comm/shared.np2 tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/blame.sh tests/comm/mpi_wire.sh \
 	tests/comm/failures.np4 \
 	tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/quantized.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
@@ -72,7 +74,7 @@ TESTS += tests/comm/watch.np3 tests/comm/shared.np2 tests/comm/world.np4 tests/c
 
 # Several nodes on one machine
 EXTRA_DIST += tests/cluster/cluster tests/cluster/cluster.sh tests/cluster/predict.sh tests/cluster/slurm \
-	tests/cluster/slurm-lib.sh tests/cluster/survive tests/cluster/hang tests/cluster/slurm.sh
+	tests/cluster/slurm-lib.sh tests/cluster/survive tests/cluster/hang tests/cluster/scaling tests/cluster/slurm.sh
 TESTS += tests/cluster/cluster.sh tests/cluster/slurm.sh
 check_PROGRAMS += tests/cluster/traffic tests/cluster/misfit
 tests_cluster_misfit_SOURCES = tests/cluster/misfit.c src/cli/conclude.c

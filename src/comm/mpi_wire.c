@@ -2,9 +2,11 @@
  *
  * The first message of a collective to a peer is its card (sequence number, signature, what it is), so that a peer
  * which is in another collective is found. MPI keeps the order of messages between two ranks, so that tags need not
- * number them. A rank that fails tells all others with a message that every waiting rank looks for. */
+ * number them. A rank that fails tells all others with a message that every waiting rank looks for; and every
+ * waiting rank, wherever it waits, answers what it waits for. */
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "comm/mpi_check.h"
@@ -13,7 +15,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 
-enum { TAG_CARD = 1, TAG_DATA = 2, TAG_ABORT = 3 };
+enum { TAG_CARD = 1, TAG_DATA = 2, TAG_ABORT = 3, TAG_QUESTION = 4, TAG_ANSWER = 5 };
 
 /* A message goes in parts of at most this, since MPI counts in int. */
 static const size_t part_bytes_max = (size_t)1 << 30;
@@ -22,6 +24,10 @@ typedef struct peer {
     mz_wire_card out, in;
     MPI_Request out_request, in_request;
     uint64_t sent, asked, arrived; /* sequence number, plus one, of the newest card of each kind */
+    mz_inquiry inquiry;
+    mz_question question;
+    mz_answer answer, reply; /* the peer's, this rank's */
+    MPI_Request question_request, answer_request, reply_request;
 } peer;
 
 struct mz_wire_request {
@@ -43,16 +49,114 @@ typedef struct mpi_wire {
     mz_wire_note note;
     MPI_Request *note_requests; /* [size] */
     bool aborted;
+    mz_board_listener listener;
 } mpi_wire;
+
+/* Has another rank of the comm failed, or another thread of this one given up? Any thread's. */
+static mz_status look_for_abort(mpi_wire *wire)
+{
+    MPI_Message message;
+    int found = 0;
+    if (__atomic_load_n(&wire->note.status, __ATOMIC_ACQUIRE))
+        return mz_fail_adopt((mz_status)wire->note.status, wire->note.message);
+    mz_status status = mz_mpi_check(
+        MPI_Improbe(MPI_ANY_SOURCE, TAG_ABORT, wire->comm, &found, &message, MPI_STATUS_IGNORE), "MPI_Improbe");
+    if (status || !found)
+        return status;
+    mz_wire_note note = {0};
+    status = mz_mpi_check(MPI_Mrecv(&note, sizeof note, MPI_BYTE, &message, MPI_STATUS_IGNORE), "MPI_Mrecv");
+    if (status)
+        return status;
+    if (!__atomic_exchange_n(&wire->aborted, true, __ATOMIC_ACQ_REL)) { /* everybody has been told already */
+        memcpy(wire->note.message, note.message, sizeof note.message);
+        __atomic_store_n(&wire->note.status, note.status, __ATOMIC_RELEASE);
+    }
+    return mz_fail_adopt((mz_status)note.status, note.message);
+}
+
+static void pause_after(long tries)
+{
+    const struct timespec nap = {0, tries < 2000 ? 20000 : 200000};
+    if (tries < 200)
+        sched_yield();
+    else
+        nanosleep(&nap, NULL);
+}
+
+static bool is_done(MPI_Request *request)
+{
+    int done = 0;
+    return MPI_Test(request, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS || done;
+}
+
+/* What does the peer wait for, that keeps this rank waiting? */
+static mz_opinion inquire(mpi_wire *wire, const mz_op_info *op, int of, double now)
+{
+    peer *p = &wire->peers[of];
+    if (p->inquiry.asked > 0 && is_done(&p->answer_request))
+        mz_inquiry_answer(&p->inquiry, &p->answer, now);
+    if (p->inquiry.asked > 0 && p->answer_request == MPI_REQUEST_NULL) /* it was to an older question */
+        MPI_Irecv(&p->answer, sizeof p->answer, MPI_BYTE, of, TAG_ANSWER, wire->comm, &p->answer_request);
+    mz_opinion opinion = mz_inquiry_go_on(&p->inquiry, op->sequence, now);
+    if (opinion != MZ_ASK)
+        return opinion;
+    if (is_done(&p->answer_request))
+        MPI_Irecv(&p->answer, sizeof p->answer, MPI_BYTE, of, TAG_ANSWER, wire->comm, &p->answer_request);
+    if (is_done(&p->question_request)) {
+        p->question = (mz_question){.from = wire->members.rank, .number = p->inquiry.number};
+        MPI_Isend(&p->question, sizeof p->question, MPI_BYTE, of, TAG_QUESTION, wire->comm, &p->question_request);
+    }
+    return MZ_PATIENCE;
+}
+
+/* Answers the questions that have come. Any thread's that waits, one at a time. */
+static void answer_questions(void *context)
+{
+    mpi_wire *wire = context;
+    MPI_Message message;
+    MPI_Status from;
+    int found = 0;
+    while (MPI_Improbe(MPI_ANY_SOURCE, TAG_QUESTION, wire->comm, &found, &message, &from) == MPI_SUCCESS && found) {
+        mz_question question;
+        if (MPI_Mrecv(&question, sizeof question, MPI_BYTE, &message, MPI_STATUS_IGNORE) != MPI_SUCCESS)
+            return;
+        peer *p = &wire->peers[from.MPI_SOURCE];
+        if (!is_done(&p->reply_request)) /* it will ask again */
+            continue;
+        p->reply.number = question.number;
+        mz_board_read_own(wire->members.board, &p->reply.wait);
+        MPI_Isend(&p->reply, sizeof p->reply, MPI_BYTE, from.MPI_SOURCE, TAG_ANSWER, wire->comm, &p->reply_request);
+    }
+}
+
+/* The card of an earlier collective has not left yet, because the peer takes nothing. */
+static mz_status await_card_out(mpi_wire *wire, const mz_op_info *op, int to)
+{
+    mz_waiter waiter = {0};
+    mz_status status = MZ_OK;
+    int done = 0;
+    for (long tries = 0; !status; tries++) {
+        status = mz_mpi_check(MPI_Test(&wire->peers[to].out_request, &done, MPI_STATUS_IGNORE), "MPI_Isend");
+        if (status || done)
+            break;
+        double now = mz_clock_seconds();
+        mz_board_wait(wire->members.board, &waiter, op, wire->members.ranks[to], now);
+        status = look_for_abort(wire);
+        if (!status && now > op->deadline &&
+            (inquire(wire, op, to, now) == MZ_BLAME || now > op->deadline + MZ_BOARD_EXCUSE_SECONDS))
+            status = mz_wire_deaf(op, &wire->members, to);
+        pause_after(tries);
+    }
+    mz_board_go_on(wire->members.board, &waiter);
+    return status;
+}
 
 static mz_status open_card_out(mpi_wire *wire, const mz_op_info *op, int to)
 {
     peer *p = &wire->peers[to];
     if (p->sent == op->sequence + 1)
         return MZ_OK;
-    mz_status status = mz_mpi_wait(&p->out_request, op->deadline, "MPI_Isend"); /* the last one, long gone */
-    if (status == MZ_ERR_TIMEOUT)
-        return mz_wire_deaf(op, &wire->members, to);
+    mz_status status = await_card_out(wire, op, to);
     if (status)
         return status;
     p->sent = op->sequence + 1;
@@ -132,26 +236,6 @@ static mz_status take_cards(mpi_wire *wire, const mz_op_info *op, mz_wire_reques
     return MZ_OK;
 }
 
-/* Has another rank of the comm failed, or another thread of this one given up? */
-static mz_status look_for_abort(mpi_wire *wire)
-{
-    int found = 0;
-    if (__atomic_load_n(&wire->note.status, __ATOMIC_ACQUIRE))
-        return mz_fail_adopt((mz_status)wire->note.status, wire->note.message);
-    MPI_Status from;
-    mz_status status = mz_mpi_check(MPI_Iprobe(MPI_ANY_SOURCE, TAG_ABORT, wire->comm, &found, &from), "MPI_Iprobe");
-    if (status || !found)
-        return status;
-    mz_wire_note note = {0};
-    status = mz_mpi_check(
-        MPI_Recv(&note, sizeof note, MPI_BYTE, from.MPI_SOURCE, TAG_ABORT, wire->comm, MPI_STATUS_IGNORE),
-        "MPI_Recv");
-    if (status)
-        return status;
-    wire->aborted = true; /* everybody has been told already */
-    return mz_fail_adopt((mz_status)note.status, note.message);
-}
-
 /* Do all open requests wait for peers that are in the collective? */
 static bool all_arrived(const mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n)
 {
@@ -161,28 +245,45 @@ static bool all_arrived(const mpi_wire *wire, const mz_op_info *op, mz_wire_requ
     return true;
 }
 
-/* Names those of the requests' peers that are missing, or are there but slow. Peers that are only sent to may be
- * here without having had to say so: one is named only when nobody who is received from is missing. */
-static mz_status late(mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n, bool all_there)
+/* Is one of the peers that are received from missing? */
+static bool misses_sender(const mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n)
 {
-    int n_late = 0;
-    for (int pass = 0; pass < 2 && n_late == 0; pass++)
-        for (int i = 0; i < n; i++) {
-            const bool there = wire->peers[requests[i]->peer].arrived == op->sequence + 1;
-            const bool asked = all_there || pass == 1 || requests[i]->is_recv;
-            if (requests[i]->mpi != MPI_REQUEST_NULL && there == all_there && asked)
-                wire->late[n_late++] = requests[i]->peer;
-        }
-    return mz_wire_late(op, &wire->members, wire->late, n_late, all_there);
+    for (int i = 0; i < n; i++)
+        if (requests[i]->is_recv && wire->peers[requests[i]->peer].arrived != op->sequence + 1)
+            return true;
+    return false;
 }
 
-static void pause_after(long tries)
+/* The collective is overdue. Once it is clear who is to blame, names those of the requests' peers that are missing,
+ * or are there but slow. Peers that are only sent to may be here without having had to say so: one is named only
+ * when nobody who is received from is missing. */
+static mz_status judge(mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n, double now)
 {
-    const struct timespec nap = {0, tries < 2000 ? 20000 : 200000};
-    if (tries < 200)
-        sched_yield();
-    else
-        nanosleep(&nap, NULL);
+    bool too_long = now > op->deadline + MZ_BOARD_EXCUSE_SECONDS, all_there = all_arrived(wire, op, requests, n);
+    bool only_senders = !all_there && misses_sender(wire, op, requests, n);
+    const mz_wait *wait = NULL;
+    int n_late = 0;
+    for (int i = 0; i < n; i++) {
+        peer *p = &wire->peers[requests[i]->peer];
+        if (requests[i]->mpi == MPI_REQUEST_NULL || (p->arrived == op->sequence + 1) != all_there ||
+            (only_senders && !requests[i]->is_recv))
+            continue;
+        if (inquire(wire, op, requests[i]->peer, now) != MZ_BLAME && !too_long)
+            continue;
+        if (n_late == 0 && p->inquiry.wait.rank >= 0 && p->inquiry.asked == 0)
+            wait = &p->inquiry.wait;
+        wire->late[n_late++] = requests[i]->peer;
+    }
+    return n_late ? mz_wire_late(op, &wire->members, wire->late, n_late, all_there, too_long ? wait : NULL) : MZ_OK;
+}
+
+/* The member that this rank waits for, one of them. */
+static int awaited(mz_wire_request *const *requests, int n)
+{
+    int i = 0;
+    while (i < n - 1 && requests[i]->mpi == MPI_REQUEST_NULL)
+        i++;
+    return requests[i]->peer;
 }
 
 static mz_status test_all(mz_wire_request *const *requests, int n, int *n_done)
@@ -210,7 +311,8 @@ static bool cards_complete(const mpi_wire *wire, const mz_op_info *op, mz_wire_r
 }
 
 /* Cards before data: data of an unlike collective may not even fit. */
-static mz_status wait_for_all(mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n)
+static mz_status wait_for_all(mpi_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n,
+                              mz_waiter *waiter)
 {
     for (long tries = 0;; tries++) {
         int n_done = 0;
@@ -224,10 +326,14 @@ static mz_status wait_for_all(mpi_wire *wire, const mz_op_info *op, mz_wire_requ
             if (status || n_done == n)
                 return status;
         }
-        bool all_there = all_arrived(wire, op, requests, n);
-        if (mz_clock_seconds() > op->deadline + (all_there ? MZ_WIRE_GRACE_SECONDS : MZ_WIRE_ABSENT_SECONDS)) {
+        double now = mz_clock_seconds();
+        mz_board_wait(wire->members.board, waiter, op, wire->members.ranks[awaited(requests, n)], now);
+        if (now > op->deadline) {
             status = look_for_abort(wire);
-            return status ? status : late(wire, op, requests, n, all_there);
+            if (!status)
+                status = judge(wire, op, requests, n, now);
+            if (status)
+                return status;
         }
         pause_after(tries);
     }
@@ -236,7 +342,9 @@ static mz_status wait_for_all(mpi_wire *wire, const mz_op_info *op, mz_wire_requ
 static mz_status wire_wait(mz_wire_transport *base, const mz_op_info *op, mz_wire_request **requests, int n)
 {
     mpi_wire *wire = (mpi_wire *)base;
-    mz_status status = wait_for_all(wire, op, requests, n);
+    mz_waiter waiter = {0};
+    mz_status status = wait_for_all(wire, op, requests, n, &waiter);
+    mz_board_go_on(wire->members.board, &waiter);
     for (int i = 0; i < n; i++) {
         if (requests[i]->mpi != MPI_REQUEST_NULL) { /* after a failure only */
             MPI_Cancel(&requests[i]->mpi);
@@ -261,6 +369,11 @@ static void wire_abort(mz_wire_transport *base, mz_status status, const char *me
             MPI_Isend(&wire->note, sizeof wire->note, MPI_BYTE, r, TAG_ABORT, wire->comm, &wire->note_requests[r]);
 }
 
+static mz_status wire_failure(mz_wire_transport *base)
+{
+    return look_for_abort((mpi_wire *)base);
+}
+
 static void release(MPI_Request *request)
 {
     int done = 0;
@@ -278,9 +391,13 @@ static void wire_destroy(mz_wire_transport *base)
     mpi_wire *wire = (mpi_wire *)base;
     if (!wire)
         return;
+    mz_board_remove(wire->members.board, &wire->listener);
     for (int r = 0; wire->peers && r < wire->members.size; r++) {
-        release(&wire->peers[r].out_request);
-        release(&wire->peers[r].in_request);
+        peer *p = &wire->peers[r];
+        MPI_Request *requests[] = {&p->out_request, &p->in_request, &p->question_request, &p->answer_request,
+                                   &p->reply_request};
+        for (size_t i = 0; i < sizeof requests / sizeof *requests; i++)
+            release(requests[i]);
     }
     for (int r = 0; wire->note_requests && r < wire->members.size; r++)
         release(&wire->note_requests[r]);
@@ -294,9 +411,16 @@ static void wire_destroy(mz_wire_transport *base)
 static const mz_wire_ops wire_ops = {.name = "MPI",
                                      .destroy = wire_destroy,
                                      .abort = wire_abort,
+                                     .failure = wire_failure,
                                      .send = wire_send,
                                      .recv = wire_recv,
                                      .wait = wire_wait};
+
+static void forget_requests(peer *p)
+{
+    p->out_request = p->in_request = MPI_REQUEST_NULL;
+    p->question_request = p->answer_request = p->reply_request = MPI_REQUEST_NULL;
+}
 
 mz_status mz_mpi_wire_create(MPI_Comm group, const mz_members *members, int max_requests, mz_wire_transport **out)
 {
@@ -313,19 +437,23 @@ mz_status mz_mpi_wire_create(MPI_Comm group, const mz_members *members, int max_
     wire->note_requests = mz_calloc((size_t)members->size, sizeof(MPI_Request));
     if (!wire->peers || !wire->requests || !wire->late || !wire->note_requests) {
         for (int r = 0; wire->peers && r < members->size; r++)
-            wire->peers[r].out_request = wire->peers[r].in_request = MPI_REQUEST_NULL;
+            forget_requests(&wire->peers[r]);
         for (int r = 0; wire->note_requests && r < members->size; r++)
             wire->note_requests[r] = MPI_REQUEST_NULL;
         wire_destroy(&wire->base);
         return MZ_ERR_MEMORY;
     }
-    for (int r = 0; r < members->size; r++)
-        wire->peers[r].out_request = wire->peers[r].in_request = wire->note_requests[r] = MPI_REQUEST_NULL;
+    for (int r = 0; r < members->size; r++) {
+        forget_requests(&wire->peers[r]);
+        wire->note_requests[r] = MPI_REQUEST_NULL;
+    }
     for (int i = 0; i < max_requests; i++) {
         wire->requests[i].mpi = MPI_REQUEST_NULL;
         wire->requests[i].next_free = i + 1 < max_requests ? &wire->requests[i + 1] : NULL;
     }
     wire->free_requests = wire->requests;
+    wire->listener = (mz_board_listener){.listen = answer_questions, .context = wire};
+    mz_board_add(members->board, &wire->listener);
     *out = &wire->base;
     return MZ_OK;
 }

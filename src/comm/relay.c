@@ -383,13 +383,16 @@ mz_status mz_relay_create(const mz_relay_options *options, mz_relay **out)
     return MZ_OK;
 }
 
-static void stop_courier(mz_relay *relay)
+void mz_relay_stop(mz_relay *relay)
 {
+    if (!relay || !relay->has_courier)
+        return;
     pthread_mutex_lock(&relay->lock);
     relay->stop = true;
     pthread_cond_broadcast(&relay->changed);
     pthread_mutex_unlock(&relay->lock);
     pthread_join(relay->courier, NULL);
+    relay->has_courier = false;
 }
 
 static void free_events(mz_relay *relay)
@@ -418,8 +421,7 @@ void mz_relay_destroy(mz_relay *relay)
     mz_device *device = relay->options.device;
     mz_stream *streams[] = {relay->out, relay->in, relay->inner};
     mz_device_remove_settler(device, &relay->settler);
-    if (relay->has_courier)
-        stop_courier(relay);
+    mz_relay_stop(relay);
     for (int i = 0; i < 3; i++)
         if (streams[i])
             device->ops->stream_destroy(streams[i]);

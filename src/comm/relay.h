@@ -51,7 +51,9 @@ typedef struct mz_relay_options {
 /* Collective over the group, of more than one node. All memory is taken here. MZ_ERR_UNSUPPORTED where the device
  * loads kernels late. */
 mz_status mz_relay_create(const mz_relay_options *options, mz_relay **relay);
-/* Carries what is issued to its end first, unless something failed. */
+/* Ends the courier. Carries what is issued to its end first, unless something failed. relay may be NULL, here and
+ * below. */
+void mz_relay_stop(mz_relay *relay);
 void mz_relay_destroy(mz_relay *relay);
 
 /* One thread issues, on all ranks the same in the same order; the segments are copied. Stream-ordered. Waits while

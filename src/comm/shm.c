@@ -318,6 +318,11 @@ static void shm_abort(mz_node_transport *base, mz_status status, const char *mes
     mz_shm_sync_abort(&((shm_node *)base)->sync, status, message);
 }
 
+static mz_status shm_failure(mz_node_transport *base)
+{
+    return mz_shm_sync_failure(&((shm_node *)base)->sync);
+}
+
 static void shm_destroy(mz_node_transport *base)
 {
     shm_node *node = (shm_node *)base;
@@ -331,6 +336,7 @@ static const mz_node_ops shm_ops = {.name = "shared memory",
                                     .destroy = shm_destroy,
                                     .begin = shm_begin,
                                     .abort = shm_abort,
+                                    .failure = shm_failure,
                                     .all_gather = shm_all_gather,
                                     .reduce_scatter = shm_reduce_scatter,
                                     .broadcast = shm_broadcast,

@@ -14,10 +14,10 @@
 
 /* A sleeper looks this often whether the one it waits for still lives. */
 static const double nap_seconds = 0.1;
-/* A rank that waits only for ranks which are there themselves leaves the complaint to those who know more. */
-static const double grace_seconds = 1.0;
 static const int n_active_looks = 1000;
 static const double linger_seconds = 200e-6;
+
+enum { MOST_NAMES = 16 }; /* in a message */
 
 static size_t failure_bytes(void)
 {
@@ -129,31 +129,66 @@ static void describe_place(const mz_shm_sync *sync, int member, char *text, size
         snprintf(text, bytes, "nowhere yet");
 }
 
-/* Names the members that are not in the collective yet; none: the one that stays behind inside it. */
-mz_status mz_shm_sync_late(mz_shm_sync *sync, const mz_op_info *op, int waited_for)
+/* Does the member wait for another rank itself? */
+static bool is_excused(const mz_shm_sync *sync, int member, mz_wait *wait)
 {
-    char names[256] = "", place[160];
+    return mz_board_read(sync->members.board, sync->members.ranks[member], wait);
+}
+
+/* Names `missing`, members that are not in the collective yet, or, when there are none, the one that stays behind
+ * inside it. wait: what the first one waits for, or NULL. */
+static mz_status complain(mz_shm_sync *sync, const mz_op_info *op, const int *missing, int n_missing, int behind,
+                          const mz_wait *wait)
+{
+    char names[256] = "", place[160], reason[200] = "";
     size_t used = 0;
-    int n_missing = 0, first = waited_for;
-    for (int i = 0; i < sync->members.size; i++) {
-        if (mz_shm_sync_entered(sync, i, op))
-            continue;
-        if (n_missing == 0)
-            first = i;
-        if (n_missing++ < 16)
-            used += (size_t)snprintf(names + used, sizeof names - used, "%s%d", n_missing > 1 ? ", " : "",
-                                     sync->members.ranks[i]);
-    }
+    int first = n_missing ? missing[0] : behind;
+    for (int i = 0; i < n_missing && i < MOST_NAMES; i++)
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%d", i ? ", " : "",
+                                 sync->members.ranks[missing[i]]);
     describe_place(sync, first, place, sizeof place);
+    if (wait) {
+        memcpy(reason, "; it ", sizeof "; it ");
+        mz_wait_describe(wait, reason + strlen(reason), sizeof reason - strlen(reason));
+    }
     if (n_missing)
         mz_fail(MZ_ERR_TIMEOUT,
-                "%s #%" PRIu64 " (%s): rank%s %s%s did not arrive within %g s; rank %d was last at %s", op->kind,
-                op->sequence, op->label, n_missing > 1 ? "s" : "", names, n_missing > 16 ? ", ..." : "",
-                op->seconds, sync->members.ranks[first], place);
+                "%s #%" PRIu64 " (%s): rank%s %s%s did not arrive within %g s; rank %d was last at %s%s", op->kind,
+                op->sequence, op->label, n_missing > 1 ? "s" : "", names, n_missing > MOST_NAMES ? ", ..." : "",
+                op->seconds, sync->members.ranks[first], place, reason);
     else
-        mz_fail(MZ_ERR_TIMEOUT, "%s #%" PRIu64 " (%s): rank %d is in it, but got no further within %g s", op->kind,
-                op->sequence, op->label, sync->members.ranks[first], op->seconds);
+        mz_fail(MZ_ERR_TIMEOUT, "%s #%" PRIu64 " (%s): rank %d is in it, but got no further within %g s%s",
+                op->kind, op->sequence, op->label, sync->members.ranks[first], op->seconds, reason);
     return fail_here(sync, MZ_ERR_TIMEOUT);
+}
+
+mz_status mz_shm_sync_overdue(mz_shm_sync *sync, const mz_op_info *op, int waited_for, double overdue,
+                              double *doubted)
+{
+    int missing[MOST_NAMES + 1], n_missing = 0, n_here = 0, n_excused = 0;
+    bool too_long = overdue > MZ_BOARD_EXCUSE_SECONDS;
+    mz_wait wait, first = {.rank = -1};
+    for (int i = 0; i < sync->members.size; i++) {
+        if (mz_shm_sync_entered(sync, i, op)) {
+            n_here++;
+            continue;
+        }
+        bool excused = is_excused(sync, i, &wait);
+        if (excused && n_excused++ == 0)
+            first = wait;
+        if ((too_long || !excused) && n_missing <= MOST_NAMES)
+            missing[n_missing++] = i;
+    }
+    bool all_here = n_here == sync->members.size, excused = all_here && is_excused(sync, waited_for, &first);
+    if (!too_long && (all_here ? excused : n_missing == 0)) {
+        *doubted = 0;
+        return MZ_OK;
+    }
+    if (*doubted == 0)
+        *doubted = overdue;
+    if (!too_long && overdue - *doubted < MZ_BOARD_DOUBT_SECONDS)
+        return MZ_OK;
+    return complain(sync, op, missing, n_missing, waited_for, first.rank >= 0 && too_long ? &first : NULL);
 }
 
 mz_status mz_shm_sync_gone(mz_shm_sync *sync, const mz_op_info *op, int member)
@@ -183,24 +218,27 @@ mz_status mz_shm_sync_compare(mz_shm_sync *sync, const mz_op_info *op, int membe
 static mz_status sleep_until(mz_shm_sync *sync, const mz_op_info *op, int member, _Atomic uint32_t *word,
                              _Atomic uint32_t *sleepers, uint32_t steps)
 {
-    for (;;) {
+    mz_waiter waiter = {0};
+    mz_status status = MZ_OK;
+    double doubted = 0;
+    while (!status) {
         atomic_fetch_add(sleepers, 1);
         uint32_t value = atomic_load(word);
         if (!reached(value, steps) && atomic_load(&sync->failure->state) != 2)
             futex_sleep(word, value, nap_seconds);
         atomic_fetch_sub(sleepers, 1);
         if (reached(atomic_load(word), steps))
-            return MZ_OK;
-        mz_status status = mz_shm_sync_failure(sync);
-        if (status)
-            return status;
-        double overdue = mz_clock_seconds() - op->deadline;
-        bool is_there = mz_shm_sync_entered(sync, member, op);
-        if (overdue > (is_there ? grace_seconds : 0))
-            return mz_shm_sync_late(sync, op, member);
-        if (!mz_shm_segment_alive(sync->segment, member) && !reached(atomic_load(word), steps))
-            return mz_shm_sync_gone(sync, op, member);
+            break;
+        double now = mz_clock_seconds();
+        mz_board_wait(sync->members.board, &waiter, op, sync->members.ranks[member], now);
+        status = mz_shm_sync_failure(sync);
+        if (!status && now > op->deadline)
+            status = mz_shm_sync_overdue(sync, op, member, now - op->deadline, &doubted);
+        if (!status && !mz_shm_segment_alive(sync->segment, member) && !reached(atomic_load(word), steps))
+            status = mz_shm_sync_gone(sync, op, member);
     }
+    mz_board_go_on(sync->members.board, &waiter);
+    return status;
 }
 
 /* Waits for a moment without sleeping: a wake-up costs tens of microseconds. First actively, then letting others

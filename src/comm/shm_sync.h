@@ -74,9 +74,11 @@ mz_status mz_shm_sync_failure(const mz_shm_sync *sync);
 bool mz_shm_sync_entered(const mz_shm_sync *sync, int member, const mz_op_info *op);
 /* Sees that a member that has entered `op` is in the same collective: MZ_ERR_MISMATCH, which all get to know. */
 mz_status mz_shm_sync_compare(mz_shm_sync *sync, const mz_op_info *op, int member);
-/* `op` is overdue: publishes and returns MZ_ERR_TIMEOUT. Names the members that have not entered it, or, if there
- * are none, `waited_for`. */
-mz_status mz_shm_sync_late(mz_shm_sync *sync, const mz_op_info *op, int waited_for);
+/* `op` has been overdue for so many seconds: once it is clear who is to blame (board.h), publishes and returns
+ * MZ_ERR_TIMEOUT. Names the members that have not entered it, or, if there are none, `waited_for`; but not those
+ * that wait for others themselves, unless they do for too long. *doubted belongs to the wait: 0 when it begins. */
+mz_status mz_shm_sync_overdue(mz_shm_sync *sync, const mz_op_info *op, int waited_for, double overdue,
+                              double *doubted);
 /* A member's process has ended: publishes and returns MZ_ERR_PEER. */
 mz_status mz_shm_sync_gone(mz_shm_sync *sync, const mz_op_info *op, int member);
 

@@ -8,6 +8,7 @@
 #ifndef MZ_COMM_TRANSPORT_H
 #define MZ_COMM_TRANSPORT_H
 
+#include "comm/board.h"
 #include "comm/comm.h"
 
 /* Identity of one collective, for matching and for messages. */
@@ -25,7 +26,8 @@ typedef struct mz_op_info {
  */
 typedef struct mz_members {
     const int *ranks;
-    int rank, size; /* mine, among them */
+    int rank, size;  /* mine, among them */
+    mz_board *board; /* what ranks wait for; may be NULL */
 } mz_members;
 
 typedef struct mz_node_transport mz_node_transport;
@@ -36,6 +38,8 @@ typedef struct mz_node_ops {
     void (*begin)(mz_node_transport *node, const mz_op_info *op);
     /* Makes the members' present and later calls fail with this. The first failure stays. */
     void (*abort)(mz_node_transport *node, mz_status status, const char *message);
+    /* The failure that a member has published, or MZ_OK. Between CPUs; any thread's. */
+    mz_status (*failure)(mz_node_transport *node);
     /* The segments' semantics are those of comm.h over the node's ranks; blocking on the CPU, stream-ordered on a
      * GPU. */
     mz_status (*all_gather)(mz_node_transport *node, const mz_op_info *op, const mz_segment *segments, int n,
@@ -64,6 +68,8 @@ typedef struct mz_wire_ops {
     /* As the node transport's, but also when no call is waiting: the next one finds the failure. Any thread's;
      * calls of this rank that wait fail with it too. */
     void (*abort)(mz_wire_transport *wire, mz_status status, const char *message);
+    /* The failure that a peer has told of, or MZ_OK. Any thread's. */
+    mz_status (*failure)(mz_wire_transport *wire);
     /* Registers memory that many pieces will lie in, once, so that they need not be looked up; it outlives the
      * transport. NULL: the transport has no use for it. */
     mz_status (*pin)(mz_wire_transport *wire, void *memory, size_t bytes);

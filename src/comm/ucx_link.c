@@ -172,7 +172,7 @@ static mz_status connect_peers(mz_ucx_link *link, MPI_Comm rail)
     return status;
 }
 
-mz_status mz_ucx_link_open(MPI_Comm group, int color, bool spin, mz_ucx_link **out)
+mz_status mz_ucx_link_open(MPI_Comm group, int color, const mz_board *board, bool spin, mz_ucx_link **out)
 {
     MPI_Comm rail = MPI_COMM_NULL;
     mz_ucx_link *link = mz_calloc(1, sizeof *link);
@@ -185,12 +185,14 @@ mz_status mz_ucx_link_open(MPI_Comm group, int color, bool spin, mz_ucx_link **o
     }
     link->event_fd = link->stop_fd = -1;
     link->spin = spin;
+    link->board = board;
     pthread_mutex_init(&link->lock, NULL);
     MPI_Comm_set_errhandler(rail, MPI_ERRORS_RETURN);
     MPI_Comm_rank(rail, &link->me);
     MPI_Comm_size(rail, &link->n_peers);
     link->peers = mz_calloc((size_t)link->n_peers, sizeof *link->peers);
-    status = link->peers ? open_worker(link) : MZ_ERR_MEMORY;
+    link->replies = mz_calloc((size_t)link->n_peers, sizeof *link->replies);
+    status = link->peers && link->replies ? open_worker(link) : MZ_ERR_MEMORY;
     status = mz_mpi_agree(rail, status, "connecting over UCX");
     if (!status)
         status = connect_peers(link, rail);
@@ -199,6 +201,9 @@ mz_status mz_ucx_link_open(MPI_Comm group, int color, bool spin, mz_ucx_link **o
         mz_ucx_link_close(link);
         return status;
     }
+    mz_ucx_link_enter(link);
+    mz_ucx_link_listen(link);
+    mz_ucx_link_leave(link);
     *out = link;
     return MZ_OK;
 }
@@ -235,6 +240,7 @@ void mz_ucx_link_close(mz_ucx_link *link)
         close(link->stop_fd);
     pthread_mutex_destroy(&link->lock);
     mz_free(link->peers);
+    mz_free(link->replies);
     mz_free(link->hellos);
     mz_free(link);
 }

@@ -17,8 +17,10 @@ typedef enum mz_ucx_kind {
     MZ_UCX_HELLO = 1, /* set-up */
     MZ_UCX_CARD,
     MZ_UCX_DATA,
-    MZ_UCX_NOTE, /* of a failure */
-    MZ_UCX_BYE   /* before an orderly end */
+    MZ_UCX_NOTE,     /* of a failure */
+    MZ_UCX_QUESTION, /* what does a rank wait for? (board.h) */
+    MZ_UCX_ANSWER,
+    MZ_UCX_BYE /* before an orderly end */
 } mz_ucx_kind;
 
 enum { MZ_UCX_ANY_PEER = -1 };
@@ -35,6 +37,12 @@ typedef struct mz_ucx_peer {
     ucs_status_t broken; /* UCS_OK, or why nothing comes from there any more */
 } mz_ucx_peer;
 
+/* An answer on its way. */
+typedef struct mz_ucx_reply {
+    mz_answer answer;
+    mz_ucx_message message;
+} mz_ucx_reply;
+
 typedef struct mz_ucx_link {
     ucp_context_h context;
     ucp_worker_h worker;
@@ -48,11 +56,17 @@ typedef struct mz_ucx_link {
     bool has_thread;
     mz_ucx_message *hellos; /* [2 * n_peers] */
     bool spin;              /* wait actively for a moment before sleeping */
+
+    const mz_board *board; /* tells the answers; may be NULL */
+    bool listens;
+    mz_question question; /* one that came, or will */
+    mz_ucx_message question_message;
+    mz_ucx_reply *replies; /* [n_peers] */
 } mz_ucx_link;
 
 /* Collective over `group`, where the ranks with the same `color` form a rail, in order. Ends when every endpoint
- * has carried a message in both directions. */
-mz_status mz_ucx_link_open(MPI_Comm group, int color, bool spin, mz_ucx_link **link);
+ * has carried a message in both directions. board: borrowed; from then on peers' questions are answered. */
+mz_status mz_ucx_link_open(MPI_Comm group, int color, const mz_board *board, bool spin, mz_ucx_link **link);
 /* Breaks the connections that are still there. Messages that are open end. */
 void mz_ucx_link_close(mz_ucx_link *link);
 
@@ -73,6 +87,10 @@ void mz_ucx_link_devices(mz_ucx_link *link, char *text, size_t bytes);
 
 /* Throws away what has come and nobody asked for, as after a failure; UCX complains about it otherwise. */
 void mz_ucx_discard_all(mz_ucx_link *link);
+
+/* Makes ready for a question, which whoever drives the worker then answers; stops doing so. */
+void mz_ucx_link_listen(mz_ucx_link *link);
+void mz_ucx_link_deafen(mz_ucx_link *link);
 
 /* Drives the worker; when there is nothing to do, sleeps until there is, or a moment has passed. `since` is when
  * the caller began to wait. */

@@ -21,41 +21,6 @@ void mz_ucx_link_leave(mz_ucx_link *link)
     atomic_fetch_sub(&link->n_inside, 1);
 }
 
-void mz_ucx_link_turn(mz_ucx_link *link, double since)
-{
-    if (ucp_worker_progress(link->worker))
-        return;
-    if (link->spin && mz_clock_seconds() - since < spin_seconds)
-        return;
-    if (ucp_worker_arm(link->worker) != UCS_OK)
-        return;
-    struct pollfd event = {.fd = link->event_fd, .events = POLLIN};
-    pthread_mutex_unlock(&link->lock);
-    poll(&event, 1, SLEEP_MS);
-    pthread_mutex_lock(&link->lock);
-}
-
-/* Sleeps while there is nothing to do, and keeps out of the way of a thread that is inside: an event stays to be
- * seen until somebody has armed the worker again. */
-void *mz_ucx_progress_thread(void *arg)
-{
-    const struct timespec out_of_the_way = {0, 1000000};
-    mz_ucx_link *link = arg;
-    struct pollfd events[2] = {{.fd = link->event_fd, .events = POLLIN}, {.fd = link->stop_fd, .events = POLLIN}};
-    while (!(events[1].revents & POLLIN)) {
-        if (atomic_load(&link->n_inside)) {
-            nanosleep(&out_of_the_way, NULL);
-            poll(&events[1], 1, 0);
-            continue;
-        }
-        pthread_mutex_lock(&link->lock);
-        bool idle = !ucp_worker_progress(link->worker) && ucp_worker_arm(link->worker) == UCS_OK;
-        pthread_mutex_unlock(&link->lock);
-        poll(events, 2, idle ? SLEEP_MS : 0);
-    }
-    return NULL;
-}
-
 static ucp_tag_t tag_of(mz_ucx_kind kind, int from)
 {
     return (ucp_tag_t)kind << 32 | (uint32_t)from;
@@ -139,4 +104,81 @@ void mz_ucx_discard_all(mz_ucx_link *link)
         if (UCS_PTR_IS_PTR(handle))
             ucp_request_free(handle);
     }
+}
+
+/* ---- questions ---- */
+
+void mz_ucx_link_listen(mz_ucx_link *link)
+{
+    link->listens = true;
+    mz_ucx_recv(link, MZ_UCX_QUESTION, MZ_UCX_ANY_PEER, &link->question, sizeof link->question, NULL,
+                &link->question_message);
+}
+
+void mz_ucx_link_deafen(mz_ucx_link *link)
+{
+    link->listens = false;
+    mz_ucx_cancel(link, &link->question_message);
+}
+
+/* A question has come, or will not any more. */
+static void answer(mz_ucx_link *link)
+{
+    int from = link->question.from;
+    if (link->question_message.status != UCS_OK || from < 0 || from >= link->n_peers || from == link->me) {
+        link->listens = false;
+        return;
+    }
+    mz_ucx_reply *reply = &link->replies[from];
+    if (!reply->message.open && !link->peers[from].broken) { /* else the peer will ask again */
+        reply->answer.number = link->question.number;
+        mz_board_read_own(link->board, &reply->answer.wait);
+        mz_ucx_send(link, MZ_UCX_ANSWER, from, &reply->answer, sizeof reply->answer, NULL, &reply->message);
+    }
+    mz_ucx_link_listen(link);
+}
+
+/* ---- progress ---- */
+
+static bool progress(mz_ucx_link *link)
+{
+    bool some = ucp_worker_progress(link->worker) != 0;
+    if (link->listens && !link->question_message.open)
+        answer(link);
+    return some;
+}
+
+void mz_ucx_link_turn(mz_ucx_link *link, double since)
+{
+    if (progress(link))
+        return;
+    if (link->spin && mz_clock_seconds() - since < spin_seconds)
+        return;
+    if (ucp_worker_arm(link->worker) != UCS_OK)
+        return;
+    struct pollfd event = {.fd = link->event_fd, .events = POLLIN};
+    pthread_mutex_unlock(&link->lock);
+    poll(&event, 1, SLEEP_MS);
+    pthread_mutex_lock(&link->lock);
+}
+
+/* Sleeps while there is nothing to do, and keeps out of the way of a thread that is inside: an event stays to be
+ * seen until somebody has armed the worker again. */
+void *mz_ucx_progress_thread(void *arg)
+{
+    const struct timespec out_of_the_way = {0, 1000000};
+    mz_ucx_link *link = arg;
+    struct pollfd events[2] = {{.fd = link->event_fd, .events = POLLIN}, {.fd = link->stop_fd, .events = POLLIN}};
+    while (!(events[1].revents & POLLIN)) {
+        if (atomic_load(&link->n_inside)) {
+            nanosleep(&out_of_the_way, NULL);
+            poll(&events[1], 1, 0);
+            continue;
+        }
+        pthread_mutex_lock(&link->lock);
+        bool idle = !progress(link) && ucp_worker_arm(link->worker) == UCS_OK;
+        pthread_mutex_unlock(&link->lock);
+        poll(events, 2, idle ? SLEEP_MS : 0);
+    }
+    return NULL;
 }

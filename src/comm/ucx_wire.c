@@ -25,6 +25,10 @@ typedef struct peer {
     mz_ucx_message out_message, in_message;
     uint64_t sent, asked, arrived; /* sequence number, plus one, of the newest card of each kind */
     mz_ucx_message note, bye_out, bye_in;
+    mz_inquiry inquiry;
+    mz_question question;
+    mz_answer answer;
+    mz_ucx_message question_message, answer_message;
 } peer;
 
 struct mz_wire_request {
@@ -68,16 +72,68 @@ static mz_status lost(const ucx_wire *wire, const mz_op_info *op, int at, ucs_st
                    op->kind, op->sequence, op->label, wire->members.ranks[wire->rail[at]], ucs_status_string(why));
 }
 
+/* Has another rank of the rail failed, or another thread of this one given up? */
+static mz_status look_for_note(ucx_wire *wire)
+{
+    if (wire->note_out.status)
+        return mz_fail_adopt((mz_status)wire->note_out.status, wire->note_out.message);
+    if (wire->note_message.open || wire->note_message.status)
+        return MZ_OK;
+    wire->aborted = true; /* everybody has been told already */
+    return mz_fail_adopt((mz_status)wire->note_in.status, wire->note_in.message);
+}
+
+/* What does the peer wait for, that keeps this rank waiting? */
+static mz_opinion inquire(ucx_wire *wire, const mz_op_info *op, int at, double now)
+{
+    peer *p = &wire->peers[at];
+    if (p->inquiry.asked > 0 && !p->answer_message.open && p->answer_message.status == UCS_OK) {
+        mz_inquiry_answer(&p->inquiry, &p->answer, now);
+        if (p->inquiry.asked > 0) /* it was to an older question */
+            mz_ucx_recv(wire->link, MZ_UCX_ANSWER, at, &p->answer, sizeof p->answer, NULL, &p->answer_message);
+    }
+    mz_opinion opinion = mz_inquiry_go_on(&p->inquiry, op->sequence, now);
+    if (opinion != MZ_ASK)
+        return opinion;
+    if (!p->answer_message.open)
+        mz_ucx_recv(wire->link, MZ_UCX_ANSWER, at, &p->answer, sizeof p->answer, NULL, &p->answer_message);
+    if (!p->question_message.open && !wire->link->peers[at].broken) {
+        p->question = (mz_question){.from = wire->link->me, .number = p->inquiry.number};
+        mz_ucx_send(wire->link, MZ_UCX_QUESTION, at, &p->question, sizeof p->question, NULL, &p->question_message);
+    }
+    return MZ_PATIENCE;
+}
+
+/* The card of an earlier collective has not left yet, because the peer takes nothing. */
+static mz_status await_card_out(ucx_wire *wire, const mz_op_info *op, int to)
+{
+    peer *p = &wire->peers[to];
+    int member = wire->rail[to];
+    double begin = mz_clock_seconds();
+    mz_waiter waiter = {0};
+    mz_status status = MZ_OK;
+    while (p->out_message.open && !status) {
+        double now = mz_clock_seconds();
+        mz_board_wait(wire->members.board, &waiter, op, wire->members.ranks[member], now);
+        status = look_for_note(wire);
+        if (!status && now > op->deadline &&
+            (inquire(wire, op, to, now) == MZ_BLAME || now > op->deadline + MZ_BOARD_EXCUSE_SECONDS))
+            status = mz_wire_deaf(op, &wire->members, member);
+        if (!status)
+            mz_ucx_link_turn(wire->link, begin);
+    }
+    mz_board_go_on(wire->members.board, &waiter);
+    return status;
+}
+
 static mz_status open_card_out(ucx_wire *wire, const mz_op_info *op, int to)
 {
     peer *p = &wire->peers[to];
     if (p->sent == op->sequence + 1)
         return MZ_OK;
-    double begin = mz_clock_seconds();
-    while (p->out_message.open && mz_clock_seconds() < op->deadline) /* the last one, long gone */
-        mz_ucx_link_turn(wire->link, begin);
-    if (p->out_message.open)
-        return mz_wire_deaf(op, &wire->members, wire->rail[to]);
+    mz_status status = await_card_out(wire, op, to);
+    if (status)
+        return status;
     p->sent = op->sequence + 1;
     mz_wire_card_fill(&p->out, op);
     mz_ucx_send(wire->link, MZ_UCX_CARD, to, &p->out, sizeof p->out, NULL, &p->out_message);
@@ -140,17 +196,6 @@ static mz_status wire_recv(mz_wire_transport *base, const mz_op_info *op, int fr
     return MZ_OK;
 }
 
-/* Has another rank of the rail failed, or another thread of this one given up? */
-static mz_status look_for_note(ucx_wire *wire)
-{
-    if (wire->note_out.status)
-        return mz_fail_adopt((mz_status)wire->note_out.status, wire->note_out.message);
-    if (wire->note_message.open || wire->note_message.status)
-        return MZ_OK;
-    wire->aborted = true; /* everybody has been told already */
-    return mz_fail_adopt((mz_status)wire->note_in.status, wire->note_in.message);
-}
-
 /* The card of the request's peer: MZ_OK also while it is not there yet. */
 static mz_status take_card(ucx_wire *wire, const mz_op_info *op, const mz_wire_request *r, bool *there)
 {
@@ -188,16 +233,26 @@ static mz_status take_stock(ucx_wire *wire, const mz_op_info *op, mz_wire_reques
     return MZ_OK;
 }
 
-/* Names those of the requests' peers that are missing; or, when all came, those that are slow. */
-static mz_status late(ucx_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n, bool all_there)
+/* The collective is overdue. Once it is clear who is to blame, names those of the requests' peers that are missing;
+ * or, when all came, those that are slow. */
+static mz_status judge(ucx_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n,
+                       bool all_there, double now)
 {
+    bool too_long = now > op->deadline + MZ_BOARD_EXCUSE_SECONDS;
+    const mz_wait *wait = NULL;
     int n_late = 0;
     for (int i = 0; i < n; i++) {
-        bool there = wire->peers[requests[i]->peer].arrived == op->sequence + 1;
-        if (requests[i]->message.open && there == all_there)
-            wire->late[n_late++] = wire->rail[requests[i]->peer];
+        int at = requests[i]->peer;
+        peer *p = &wire->peers[at];
+        if (!requests[i]->message.open || (p->arrived == op->sequence + 1) != all_there)
+            continue;
+        if (inquire(wire, op, at, now) != MZ_BLAME && !too_long)
+            continue;
+        if (n_late == 0 && p->inquiry.wait.rank >= 0 && p->inquiry.asked == 0)
+            wait = &p->inquiry.wait;
+        wire->late[n_late++] = wire->rail[at];
     }
-    return mz_wire_late(op, &wire->members, wire->late, n_late, all_there);
+    return n_late ? mz_wire_late(op, &wire->members, wire->late, n_late, all_there, too_long ? wait : NULL) : MZ_OK;
 }
 
 /* Do all open requests wait for peers that are in the collective? */
@@ -222,7 +277,17 @@ static mz_status explain(ucx_wire *wire, mz_status status)
     return noted ? noted : mz_fail_adopt(status, message);
 }
 
-static mz_status wait_for_all(ucx_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n)
+/* The member that this rank waits for, one of them. */
+static int awaited(const ucx_wire *wire, mz_wire_request *const *requests, int n)
+{
+    int i = 0;
+    while (i < n - 1 && !requests[i]->message.open)
+        i++;
+    return wire->rail[requests[i]->peer];
+}
+
+static mz_status wait_for_all(ucx_wire *wire, const mz_op_info *op, mz_wire_request *const *requests, int n,
+                              mz_waiter *waiter)
 {
     double now = mz_clock_seconds(), since = now;
     for (int n_before = 0;;) {
@@ -236,9 +301,11 @@ static mz_status wait_for_all(ucx_wire *wire, const mz_op_info *op, mz_wire_requ
         if (status || n_done == n)
             return status;
         now = mz_clock_seconds();
-        bool all_there = all_arrived(wire, op, requests, n);
-        if (now > op->deadline + (all_there ? MZ_WIRE_GRACE_SECONDS : MZ_WIRE_ABSENT_SECONDS))
-            return late(wire, op, requests, n, all_there);
+        mz_board_wait(wire->members.board, waiter, op, wire->members.ranks[awaited(wire, requests, n)], now);
+        if (now > op->deadline)
+            status = judge(wire, op, requests, n, all_arrived(wire, op, requests, n), now);
+        if (status)
+            return status;
         if (n_done != n_before)
             since = now;
         n_before = n_done;
@@ -250,7 +317,9 @@ static mz_status wire_wait(mz_wire_transport *base, const mz_op_info *op, mz_wir
 {
     ucx_wire *wire = (ucx_wire *)base;
     mz_ucx_link_enter(wire->link);
-    mz_status status = wait_for_all(wire, op, requests, n);
+    mz_waiter waiter = {0};
+    mz_status status = wait_for_all(wire, op, requests, n, &waiter);
+    mz_board_go_on(wire->members.board, &waiter);
     for (int i = 0; i < n; i++) {
         mz_wire_request *r = requests[i];
         requests[i] = NULL;
@@ -282,6 +351,15 @@ static void wire_abort(mz_wire_transport *base, mz_status status, const char *me
                         &wire->peers[r].note);
     ucp_worker_progress(wire->link->worker);
     mz_ucx_link_leave(wire->link);
+}
+
+static mz_status wire_failure(mz_wire_transport *base)
+{
+    ucx_wire *wire = (ucx_wire *)base;
+    mz_ucx_link_enter(wire->link);
+    mz_status status = look_for_note(wire);
+    mz_ucx_link_leave(wire->link);
+    return status;
 }
 
 static mz_status wire_pin(mz_wire_transport *base, void *memory, size_t bytes)
@@ -322,7 +400,9 @@ static void say_farewell(ucx_wire *wire)
     for (int r = 0; r < wire->n_rail; r++) {
         mz_ucx_cancel(wire->link, &wire->peers[r].bye_in);
         mz_ucx_cancel(wire->link, &wire->peers[r].in_message);
+        mz_ucx_cancel(wire->link, &wire->peers[r].answer_message);
     }
+    mz_ucx_link_deafen(wire->link);
     mz_ucx_cancel(wire->link, &wire->note_message);
     mz_ucx_link_leave(wire->link);
 }
@@ -353,6 +433,7 @@ static void wire_describe(mz_wire_transport *base, char *text, size_t bytes)
 static const mz_wire_ops wire_ops = {.name = "UCX",
                                      .destroy = wire_destroy,
                                      .abort = wire_abort,
+                                     .failure = wire_failure,
                                      .pin = wire_pin,
                                      .send = wire_send,
                                      .recv = wire_recv,
@@ -392,7 +473,7 @@ mz_status mz_ucx_wire_create(MPI_Comm group, const mz_members *members, const in
     }
     status = mz_mpi_agree(group, status, "connecting over UCX");
     if (!status)
-        status = mz_ucx_link_open(group, rail[0], spin, &wire->link);
+        status = mz_ucx_link_open(group, rail[0], members->board, spin, &wire->link);
     status = mz_mpi_agree(group, status, "connecting over UCX");
     if (status) {
         wire_destroy(wire ? &wire->base : NULL);

@@ -12,8 +12,7 @@
 #include "core/memory.h"
 
 static const double period_seconds = 0.01;
-/* So long what a rank left behind may take to arrive when its process has ended; and so long a rank whose peers are
- * all there leaves the complaint to those who know more. */
+/* So long what a rank left behind may take to arrive when its process has ended. */
 static const double grace_seconds = 1.0;
 
 /* A collective under way. */
@@ -27,11 +26,15 @@ typedef struct flight {
 struct mz_watch {
     mz_watch_options options;
     double *gone_since; /* [members] when a member's end was noticed; 0: it lives */
+    mz_waiter waiter;   /* this and the next: the watching thread's, of the oldest collective under way */
+    double doubted;
+    uint64_t doubted_at; /* its sequence number */
     pthread_t thread;
     bool has_thread;
     uint64_t n_slow; /* number, plus one, of the newest that was said to be slow */
 
-    pthread_mutex_t lock; /* of what follows */
+    pthread_mutex_t telling; /* held until a failure is marked */
+    pthread_mutex_t lock;    /* of what follows */
     pthread_cond_t quit_changed;
     bool quit;
     flight flights[MZ_WATCH_FLIGHTS];
@@ -95,27 +98,49 @@ static mz_status inspect_member(mz_watch *w, const mz_op_info *op, int member)
     return there && now - w->gone_since[member] < grace_seconds ? MZ_OK : mz_shm_sync_gone(sync, op, member);
 }
 
+/* The stream waits in `oldest`. absent: a member that has not entered it; none: -1. */
+static mz_status judge_wait(mz_watch *w, const flight *oldest, int absent)
+{
+    const mz_members *members = &w->options.sync->members;
+    double now = mz_clock_seconds(), overdue = now - oldest->since - w->options.timeout_seconds;
+    mz_wait wait;
+    if (absent >= 0)
+        mz_board_wait(members->board, &w->waiter, &oldest->op, members->ranks[absent], now);
+    else
+        mz_board_go_on(members->board, &w->waiter);
+    if (w->doubted_at != oldest->op.sequence) {
+        w->doubted_at = oldest->op.sequence;
+        w->doubted = 0;
+    }
+    if (overdue <= 0)
+        return MZ_OK;
+    mz_board_read_own(members->board, &wait);
+    /* What a collective between nodes waits for is the courier's to say. */
+    if (absent < 0 && wait.rank >= 0 && overdue < MZ_BOARD_EXCUSE_SECONDS + MZ_BOARD_FRESH_SECONDS)
+        return MZ_OK;
+    return mz_shm_sync_overdue(w->options.sync, &oldest->op, (members->rank + 1) % members->size, overdue,
+                               &w->doubted);
+}
+
 static mz_status inspect(mz_watch *w, const flight *oldest)
 {
     const mz_members *members = &w->options.sync->members;
     mz_status status = MZ_OK;
-    bool all_there = true;
+    int absent = -1;
     for (int i = 0; i < members->size && !status; i++) {
         if (i == members->rank)
             continue;
         status = inspect_member(w, &oldest->op, i);
-        all_there = all_there && mz_shm_sync_entered(w->options.sync, i, &oldest->op);
+        if (absent < 0 && !mz_shm_sync_entered(w->options.sync, i, &oldest->op))
+            absent = i;
     }
-    double limit = w->options.timeout_seconds + (all_there ? grace_seconds : 0);
     double seconds = oldest->since > 0 ? mz_clock_seconds() - oldest->since : 0;
     if (!status && w->options.slow && seconds > w->options.timeout_seconds / 2 &&
         w->n_slow <= oldest->op.sequence) {
         w->n_slow = oldest->op.sequence + 1;
         w->options.slow(w->options.context, &oldest->op);
     }
-    if (!status && seconds > limit)
-        status = mz_shm_sync_late(w->options.sync, &oldest->op, (members->rank + 1) % members->size);
-    return status;
+    return !status && oldest->since > 0 ? judge_wait(w, oldest, absent) : status;
 }
 
 void mz_watch_fail(mz_watch *w, mz_status status)
@@ -124,6 +149,7 @@ void mz_watch_fail(mz_watch *w, mz_status status)
     char message[1024];
     mz_wire_note note;
     snprintf(message, sizeof message, "%s", mz_last_error());
+    pthread_mutex_lock(&w->telling);
     pthread_mutex_lock(&w->lock);
     bool is_first = w->failed == MZ_OK;
     if (is_first) {
@@ -131,11 +157,14 @@ void mz_watch_fail(mz_watch *w, mz_status status)
         memcpy(w->message, message, sizeof message);
     }
     pthread_mutex_unlock(&w->lock);
-    if (!is_first)
-        return;
-    mz_status theirs = mz_wire_note_words(members->ranks[members->rank], status, message, note.message);
-    mz_shm_sync_abort(w->options.sync, theirs, note.message);
-    w->options.abort(w->options.context, status, message);
+    if (is_first) {
+        mz_status theirs = mz_wire_note_words(members->ranks[members->rank], status, message, note.message);
+        mz_shm_sync_abort(w->options.sync, theirs, note.message);
+        w->options.mark(w->options.context, status, message);
+    }
+    pthread_mutex_unlock(&w->telling);
+    if (is_first)
+        w->options.abort(w->options.context, status, message);
 }
 
 /* Puts the collective at which something went wrong before the message. */
@@ -161,6 +190,8 @@ static void *run(void *arg)
             status = mz_shm_sync_failure(w->options.sync);
         if (!status && waiting)
             status = inspect(w, &oldest);
+        if (!waiting || oldest.since == 0)
+            mz_board_go_on(w->options.sync->members.board, &w->waiter);
         if (status)
             mz_watch_fail(w, status);
 
@@ -174,6 +205,7 @@ static void *run(void *arg)
         quit = w->quit || w->failed;
         pthread_mutex_unlock(&w->lock);
     }
+    mz_board_go_on(w->options.sync->members.board, &w->waiter);
     return NULL;
 }
 
@@ -210,6 +242,7 @@ mz_status mz_watch_create(const mz_watch_options *options, mz_watch **watch)
     pthread_cond_init(&w->quit_changed, &attributes);
     pthread_condattr_destroy(&attributes);
     pthread_mutex_init(&w->lock, NULL);
+    pthread_mutex_init(&w->telling, NULL);
     mz_status status = start(w);
     if (status) {
         mz_watch_destroy(w);
@@ -250,6 +283,7 @@ void mz_watch_destroy(mz_watch *w)
     }
     pthread_cond_destroy(&w->quit_changed);
     pthread_mutex_destroy(&w->lock);
+    pthread_mutex_destroy(&w->telling);
     mz_free(w->gone_since);
     mz_free(w);
 }
@@ -258,6 +292,16 @@ void mz_watch_destroy(mz_watch *w)
 static mz_status adopt(const mz_watch *w)
 {
     return w->failed ? mz_fail_adopt(w->failed, w->message) : MZ_OK;
+}
+
+/* Who is told of a failure finds it marked everywhere. */
+static mz_status settled(mz_watch *w, mz_status status)
+{
+    if (status) {
+        pthread_mutex_lock(&w->telling);
+        pthread_mutex_unlock(&w->telling);
+    }
+    return status;
 }
 
 mz_status mz_watch_begin(mz_watch *w, const mz_op_info *op, mz_stream *stream)
@@ -281,7 +325,7 @@ mz_status mz_watch_begin(mz_watch *w, const mz_op_info *op, mz_stream *stream)
             nanosleep(&pause, NULL);
     }
     if (status)
-        return status;
+        return settled(w, status);
     mz_shm_sync_enter(w->options.sync, op);
     return w->options.device->ops->event_record(f->begin, stream);
 }
@@ -299,7 +343,7 @@ mz_status mz_watch_end(mz_watch *w, mz_status launched, mz_stream *stream)
     f->since = 0; /* from now on counted from when the stream gets there */
     status = adopt(w);
     pthread_mutex_unlock(&w->lock);
-    return status;
+    return settled(w, status);
 }
 
 mz_status mz_watch_status(mz_watch *w)
@@ -307,7 +351,7 @@ mz_status mz_watch_status(mz_watch *w)
     pthread_mutex_lock(&w->lock);
     mz_status status = adopt(w);
     pthread_mutex_unlock(&w->lock);
-    return status;
+    return settled(w, status);
 }
 
 double mz_watch_seconds(mz_watch *w)

@@ -17,9 +17,10 @@ typedef struct mz_watch_options {
     void *context;
     /* From the watch's thread, often, and before its first use of the device: is there an error? */
     mz_status (*check)(void *context);
-    /* From the watch's thread or one that launches or fails, once: something has failed, and what waits on the GPU
-     * is to end.
+    /* From the watch's thread or one that launches or fails, once each: something has failed. `mark` is quick: when
+     * it has returned, others are told of the failure. `abort` ends what waits on the GPU, which may take its time.
      */
+    void (*mark)(void *context, mz_status status, const char *message);
     void (*abort)(void *context, mz_status status, const char *message);
     /* From the watch's thread, for a collective half of whose time is up, just once: a word for the log. NULL:
      * none. */

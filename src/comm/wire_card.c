@@ -37,9 +37,10 @@ mz_status mz_wire_card_compare(const mz_wire_card *card, const mz_op_info *op, c
                    members->ranks[from], card->kind, card->count, card->label);
 }
 
-mz_status mz_wire_late(const mz_op_info *op, const mz_members *members, const int *late, int n, bool are_there)
+mz_status mz_wire_late(const mz_op_info *op, const mz_members *members, const int *late, int n, bool are_there,
+                       const mz_wait *wait)
 {
-    char names[256] = "";
+    char names[256] = "", reason[200] = "";
     size_t used = 0;
     int n_late = 0;
     for (int i = 0; i < n; i++) {
@@ -49,9 +50,13 @@ mz_status mz_wire_late(const mz_op_info *op, const mz_members *members, const in
             used += (size_t)snprintf(names + used, sizeof names - used, "%s%d", n_late > 1 ? ", " : "",
                                      members->ranks[late[i]]);
     }
-    return mz_fail(MZ_ERR_TIMEOUT, "%s #%" PRIu64 " (%s): rank%s %s%s %s within %g s", op->kind, op->sequence,
+    if (wait) {
+        int begin = snprintf(reason, sizeof reason, "; rank %d ", members->ranks[late[0]]);
+        mz_wait_describe(wait, reason + begin, sizeof reason - (size_t)begin);
+    }
+    return mz_fail(MZ_ERR_TIMEOUT, "%s #%" PRIu64 " (%s): rank%s %s%s %s within %g s%s", op->kind, op->sequence,
                    op->label, n_late > 1 ? "s" : "", names, n_late > 16 ? ", ..." : "",
-                   are_there ? "arrived, but got no further" : "did not arrive", op->seconds);
+                   are_there ? "arrived, but got no further" : "did not arrive", op->seconds, reason);
 }
 
 mz_status mz_wire_deaf(const mz_op_info *op, const mz_members *members, int peer)

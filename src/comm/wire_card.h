@@ -16,11 +16,6 @@ typedef struct mz_wire_note {
     char message[1024];
 } mz_wire_note;
 
-/* So long after the deadline a rank leaves the complaint to those who may know more: when all that it waits for are
- * there themselves; and when one is not, which may only be waiting for another rank of its own node. */
-#define MZ_WIRE_GRACE_SECONDS  1.0
-#define MZ_WIRE_ABSENT_SECONDS 0.5
-
 /* What the other ranks are to fail with when rank `rank` failed with status: a failure that is about ranks as it
  * is, another as its rank's. text: as long as a note's. */
 mz_status mz_wire_note_words(int rank, mz_status status, const char *reason, char *text);
@@ -30,8 +25,10 @@ void mz_wire_card_fill(mz_wire_card *card, const mz_op_info *op);
 mz_status mz_wire_card_compare(const mz_wire_card *card, const mz_op_info *op, const mz_members *members, int from);
 
 /* MZ_ERR_TIMEOUT with the names of the members that kept this rank waiting. The list may name one several times in
- * a row. are_there: they came to the collective, but did not finish it. */
-mz_status mz_wire_late(const mz_op_info *op, const mz_members *members, const int *late, int n, bool are_there);
+ * a row. are_there: they came to the collective, but did not finish it. wait: what the first one waits for itself,
+ * for which it was excused too long; or NULL. */
+mz_status mz_wire_late(const mz_op_info *op, const mz_members *members, const int *late, int n, bool are_there,
+                       const mz_wait *wait);
 /* MZ_ERR_TIMEOUT of a member that does not even take messages. */
 mz_status mz_wire_deaf(const mz_op_info *op, const mz_members *members, int peer);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "comm/board.h"
 #include "comm/launch.h"
 #include "comm/mpi_check.h"
 #include "core/error.h"
@@ -26,8 +27,8 @@ static mz_status start_mpi(mz_world *world)
         status = mz_mpi_check(MPI_Query_thread(&level), "MPI_Query_thread");
     } else {
         status = mz_launch_check_early();
-        /* MPI carries control messages only. Open MPI's busy waiting, which srun does not know to turn off where ranks
-         * share cores, would take those from ranks that still start. */
+        /* MPI carries control messages only. Open MPI's busy waiting, which srun does not know to turn off where
+         * ranks share cores, would take those from ranks that still start. */
         setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
         if (!status)
             status = mz_mpi_check(MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
@@ -168,6 +169,27 @@ static mz_status find_wire(mz_world *world, const char *asked)
     return MZ_OK;
 }
 
+/* Returns alike on all ranks of the world. */
+static mz_status open_board(mz_world *world)
+{
+    MPI_Comm node = MPI_COMM_NULL;
+    int n = 0, *ranks = mz_alloc((size_t)world->local_size * sizeof *ranks);
+    for (int r = 0; ranks && r < world->size; r++)
+        if (world->node_of[r] == world->node)
+            ranks[n++] = r;
+    mz_status status = mz_mpi_agree(world->comm, ranks ? MZ_OK : MZ_ERR_MEMORY, "finding the topology");
+    if (!status)
+        status = mz_mpi_check(MPI_Comm_split(world->comm, world->node, world->local_rank, &node), "MPI_Comm_split");
+    if (!status)
+        status = mz_mpi_agree(world->comm,
+                              mz_board_create(node, ranks, world->local_rank, world->local_size, &world->board),
+                              "finding the topology");
+    if (node != MPI_COMM_NULL)
+        MPI_Comm_free(&node);
+    mz_free(ranks);
+    return status;
+}
+
 static mz_status find_topology(mz_world *world, int ranks_per_node)
 {
     int leader;
@@ -189,7 +211,7 @@ static mz_status find_topology(mz_world *world, int ranks_per_node)
     if (!status)
         number_nodes(world, leader_of);
     mz_free(leader_of);
-    return status;
+    return status ? status : open_board(world);
 }
 
 mz_status mz_world_create(const mz_world_options *options, mz_world **out)
@@ -198,6 +220,7 @@ mz_status mz_world_create(const mz_world_options *options, mz_world **out)
     if (!world)
         return MZ_ERR_MEMORY;
     world->comm = MPI_COMM_NULL;
+    pthread_mutex_init(&world->comms_lock, NULL);
     world->timeout_seconds =
         options && options->timeout_seconds > 0 ? options->timeout_seconds : default_timeout_seconds;
     mz_status status = start_mpi(world);
@@ -253,6 +276,7 @@ void mz_world_destroy(mz_world *world)
 {
     if (!world)
         return;
+    mz_board_destroy(world->board);
     if (world->comm != MPI_COMM_NULL)
         MPI_Comm_free(&world->comm);
     if (world->owns_mpi)
@@ -260,5 +284,6 @@ void mz_world_destroy(mz_world *world)
     mz_free(world->cpus_of);
     mz_free(world->node_of);
     mz_free(world->local_rank_of);
+    pthread_mutex_destroy(&world->comms_lock);
     mz_free(world);
 }

@@ -5,6 +5,8 @@
 #include "comm/comm.h"
 #include "core/error.h"
 
+enum { N_GOOD = 100 };
+
 static void check_failed_ranks(mz_world *world)
 {
     mz_status mine = MZ_OK;
@@ -51,7 +53,7 @@ static void check_late(mz_world *world)
         sleep(2);
     mz_status got = mz_agree(world, MZ_OK, "breakfast");
     CHECK(got == MZ_ERR_TIMEOUT, "%s", mz_status_text(got));
-    CHECK_MESSAGE("breakfast: rank 2 did not arrive within 0.5 s");
+    CHECK_MESSAGE("agree #107 (breakfast): rank 2 did not arrive within 0.5 s");
 }
 
 int main(void)
@@ -59,7 +61,7 @@ int main(void)
     mz_world *world = NULL;
     REQUIRE(mz_world_create(NULL, &world));
     CHECK(world->owns_mpi, "MPI was not started");
-    for (int i = 0; i < 100; i++)
+    for (int i = 0; i < N_GOOD; i++)
         CHECK(mz_agree(world, MZ_OK, "waking") == MZ_OK, "%s", mz_last_error());
     check_failed_ranks(world);
     check_same(world);

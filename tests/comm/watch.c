@@ -1,5 +1,6 @@
 /* The watch over collectives that run without a host thread, with collectives that a CPU stream only pretends to
  * run: what is wrong on one rank ends the waiting on all of them, and the message says what, where and who. */
+#include <pthread.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -22,7 +23,8 @@ typedef struct stage {
     mz_watch *watch;
     _Atomic int release;  /* what the stream waits for */
     _Atomic int n_aborts; /* of the watch */
-    _Atomic bool broken;  /* the library would report an error */
+    _Atomic int n_marks;
+    _Atomic bool broken; /* the library would report an error */
     uint64_t n;
 } stage;
 
@@ -41,6 +43,16 @@ static mz_status check_library(void *context)
     return atomic_load(&s->broken) ? mz_fail(MZ_ERR_COMM, "the library broke") : MZ_OK;
 }
 
+/* Takes a moment, as telling others does. */
+static void mark_failed(void *context, mz_status status, const char *message)
+{
+    stage *s = context;
+    (void)status;
+    (void)message;
+    usleep(100000);
+    atomic_fetch_add(&s->n_marks, 1);
+}
+
 static void abort_waiting(void *context, mz_status status, const char *message)
 {
     stage *s = context;
@@ -57,7 +69,7 @@ static void open_stage(stage *s, mz_world *world, mz_device *device)
     size_t bytes = (mz_shm_sync_bytes(world->size) + 4095) / 4096 * 4096;
     REQUIRE(mz_shm_segment_open(world->comm, bytes, 4096, &s->segment));
     s->sync.segment = &s->segment;
-    s->sync.members = (mz_members){s->ranks, world->rank, world->size};
+    s->sync.members = (mz_members){s->ranks, world->rank, world->size, world->board};
     s->sync.checked = s->checked;
     mz_shm_sync_attach(&s->sync, s->segment.memory);
     const mz_watch_options options = {.device = device,
@@ -65,6 +77,7 @@ static void open_stage(stage *s, mz_world *world, mz_device *device)
                                       .timeout_seconds = limit_seconds,
                                       .context = s,
                                       .check = check_library,
+                                      .mark = mark_failed,
                                       .abort = abort_waiting};
     REQUIRE(mz_watch_create(&options, &s->watch));
     REQUIRE(device->ops->stream_create(device, MZ_STREAM_COMM, &s->stream));
@@ -113,12 +126,12 @@ static void check_good(stage *s)
 static void check_late(stage *s)
 {
     if (s->world->rank == 1)
-        usleep(1500000);
+        usleep(2500000);
     double begin = mz_clock_seconds();
     mz_status status = take_part(s, 1, "unit h.3");
     CHECK(status == MZ_ERR_TIMEOUT, "rank %d: %s: %s", s->world->rank, mz_status_text(status), mz_last_error());
     CHECK_MESSAGE("all_gather #0 (unit h.3): rank 1 did not arrive within 0.6 s");
-    CHECK(mz_clock_seconds() - begin < 1.4, "took %g s", mz_clock_seconds() - begin);
+    CHECK(mz_clock_seconds() - begin < 2.4, "took %g s", mz_clock_seconds() - begin);
     CHECK(take_part(s, 1, "again") == MZ_ERR_TIMEOUT && s->n_aborts == 1, "the failure did not stay");
 }
 
@@ -149,10 +162,36 @@ static void check_broken(stage *s)
         CHECK_MESSAGE("rank 1 failed: ");
 }
 
+static void *fail_too(void *arg)
+{
+    stage *s = arg;
+    mz_watch_fail(s->watch, mz_fail(MZ_ERR_DEVICE, "one of two failures"));
+    CHECK(s->n_marks == 1, "failing returned before the failure was marked");
+    return NULL;
+}
+
+/* Two threads fail at once, as the courier of collectives between nodes and one that launches may: neither goes on
+ * before the comm has been marked, nor does who asks. */
+static void check_two_failures(stage *s)
+{
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+        pthread_create(&threads[i], NULL, fail_too, s);
+    while (mz_watch_status(s->watch) == MZ_OK)
+        usleep(100);
+    CHECK(s->n_marks == 1, "the failure was told of before it was marked");
+    CHECK(take_part(s, 1, "unit h.7") == MZ_ERR_DEVICE || s->world->rank, "%s", mz_last_error());
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    CHECK(s->n_aborts == 1, "%d aborts", s->n_aborts);
+}
+
 /* A rank whose segment is closed counts as ended, whether it left or was killed. */
 static void check_gone(stage *s)
 {
     if (s->world->rank == 1) {
+        mz_watch_destroy(s->watch); /* which looks at the segment */
+        s->watch = NULL;
         mz_shm_segment_close(&s->segment);
         return;
     }
@@ -166,8 +205,8 @@ static void check_gone(stage *s)
 
 int main(void)
 {
-    static void (*const checks[])(stage *) = {check_good,     check_late,   check_stuck,
-                                              check_mismatch, check_broken, check_gone};
+    static void (*const checks[])(stage *) = {check_good,   check_late,         check_stuck, check_mismatch,
+                                              check_broken, check_two_failures, check_gone};
     mz_world *world = NULL;
     mz_device *device = NULL;
     REQUIRE(mz_world_create(NULL, &world));
