@@ -29,7 +29,8 @@ static void check_crcs(const rig *r, int64_t (*block_of)(int64_t), const char *w
         for (int64_t done = 0, n; done < shards[i].count; done += n) {
             n = block_of(shards[i].count) < shards[i].count - done ? block_of(shards[i].count)
                                                                    : shards[i].count - done;
-            CHECK(*crc == mz_crc32c(0, shards[i].data + done, (size_t)n * sizeof(float)),
+            CHECK(*crc == mz_crc32c(0, (char *)shards[i].data + mz_shard_bytes(&shards[i], done),
+                                    mz_shard_bytes(&shards[i], n)),
                   "%s: %s, kind %d, from %lld", what, shards[i].name, shards[i].kind, (long long)done);
             crc++;
         }
