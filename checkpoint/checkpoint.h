@@ -5,7 +5,8 @@
  *   RUN/checkpoints/latest                          text: "step-000100"
  *
  * A data set is one run of consecutive elements of a named tensor (zero.h's mz_shard): /KIND/TENSOR/OFFSET,
- * contiguous, little-endian, with attributes shape, offset, count, dtype, crc32c and crc32c_block. The manifest
+ * contiguous, little-endian, fp32 or (bits as unsigned numbers) bf16, with attributes shape, offset, count, dtype,
+ * crc32c and crc32c_block. The manifest
  * (manifest.h) repeats the index with the byte at which each data set begins, has a CRC-32C for each block of it
  * and for all that lies around the data, and holds the run's own state. So every byte of every file is under a CRC;
  * a reader plans from the manifest alone, reads only what it needs, checks all that it reads, and does so without
@@ -77,14 +78,15 @@ typedef struct mz_checkpoint_tensor {
     const char *name;
     int n_dims;
     int64_t shape[MZ_MAX_DIMS], numel;
-    bool kinds[MZ_N_SHARD_KINDS]; /* which kinds are there */
+    bool kinds[MZ_N_SHARD_KINDS];      /* which kinds are there */
+    mz_dtype dtypes[MZ_N_SHARD_KINDS]; /* and how they are stored */
 } mz_checkpoint_tensor;
 int mz_checkpoint_n_tensors(const mz_checkpoint *checkpoint);
 const mz_checkpoint_tensor *mz_checkpoint_tensor_at(const mz_checkpoint *checkpoint, int i);
 
-/* Fills dst with elements offset .. offset+count of (name, kind). Every block of a data set that it touches
- * is checked against its CRC, and each file's structures the first time it is opened. Suits mz_param_source with
- * context (checkpoint, kind). */
+/* Fills dst with elements offset .. offset+count of (name, kind), in fp32 however they are stored. Every block of a
+ * data set that it touches is checked against its CRC, and each file's structures the first time it is opened.
+ * Suits mz_param_source with context (checkpoint, kind). */
 mz_status mz_checkpoint_read(mz_checkpoint *checkpoint, const char *name, mz_shard_kind kind, int64_t offset,
                              int64_t count, float *dst);
 

@@ -78,20 +78,21 @@ static bool describe_data_set(hid_t set, const mz_frame_run *run)
     const mz_shard *shard = run->shard;
     return put_attribute(set, "shape", H5T_STD_I64LE, shard->shape, (hsize_t)shard->n_dims) &&
            put_integer(set, "offset", shard->offset) && put_integer(set, "count", shard->count) &&
-           put_text(set, "dtype", "f32") && put_integer(set, "crc32c_block", mz_run_block(shard->count)) &&
+           put_text(set, "dtype", mz_dtype_name(shard->dtype)) &&
+           put_integer(set, "crc32c_block", mz_run_block(shard->count)) &&
            put_attribute(set, "crc32c", H5T_STD_U32LE, run->crcs, (hsize_t)mz_run_n_blocks(shard->count));
 }
 
 static mz_status make_data_set(const char *path, hid_t file, hid_t links, hid_t layout, mz_frame_run *run)
 {
     const hsize_t count = (hsize_t)run->shard->count;
+    const hid_t type = run->shard->dtype == MZ_F32 ? H5T_IEEE_F32LE : H5T_STD_U16LE; /* HDF5 knows no bf16 */
     char *name = data_set_path(run->shard);
     if (!name)
         return MZ_ERR_MEMORY;
     hid_t space = H5Screate_simple(1, &count, NULL), set = -1;
     haddr_t position = HADDR_UNDEF;
-    bool good = space >= 0 &&
-                (set = H5Dcreate2(file, name, H5T_IEEE_F32LE, space, links, layout, H5P_DEFAULT)) >= 0 &&
+    bool good = space >= 0 && (set = H5Dcreate2(file, name, type, space, links, layout, H5P_DEFAULT)) >= 0 &&
                 describe_data_set(set, run) && (position = H5Dget_offset(set)) != HADDR_UNDEF;
     run->position = (int64_t)position;
     if (set >= 0)

@@ -47,7 +47,8 @@ static void add_checkpoint(json_t *facts, const mz_checkpoint *checkpoint)
             kinds[k] = kinds[k] || tensor->kinds[k];
         json_array_append_new(tensors, json_pack("{s:s, s:o, s:I, s:s, s:o}", "name", tensor->name, "shape",
                                                  shape_json(tensor->shape, tensor->n_dims), "numel",
-                                                 (json_int_t)tensor->numel, "dtype", "f32", "kinds",
+                                                 (json_int_t)tensor->numel, "dtype",
+                                                 mz_dtype_name(tensor->dtypes[MZ_SHARD_PARAM]), "kinds",
                                                  kinds_json(tensor->kinds)));
     }
     for (int i = 0; i < manifest->n_files; i++) {

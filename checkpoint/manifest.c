@@ -77,6 +77,15 @@ static bool read_kind(const char *name, mz_shard_kind *kind)
     return false;
 }
 
+/* A row's last member, where it is there. */
+static bool read_dtype(const json_t *row, mz_dtype *dtype)
+{
+    const char *name = json_string_value(json_array_get(row, 7));
+    *dtype = name ? MZ_BF16 : MZ_F32;
+    return json_array_size(row) == 7 ||
+           (json_array_size(row) == 8 && name && !strcmp(name, mz_dtype_name(MZ_BF16)));
+}
+
 static mz_status parse_run(parser *p, int file, size_t i, const json_t *row)
 {
     mz_manifest *m = p->manifest;
@@ -89,16 +98,17 @@ static mz_status parse_run(parser *p, int file, size_t i, const json_t *row)
     run->count = json_integer_value(json_array_get(row, 4));
     run->position = json_integer_value(json_array_get(row, 5));
     const char *crcs = json_string_value(json_array_get(row, 6));
-    if (json_array_size(row) != 7 || !read_kind(json_string_value(json_array_get(row, 0)), &run->kind) ||
+    if (!read_dtype(row, &run->dtype) || !read_kind(json_string_value(json_array_get(row, 0)), &run->kind) ||
         !named->name || !json_is_array(named->shape) || !crcs || json_array_size(named->shape) > MZ_MAX_DIMS)
-        return bad_run(p, file, i, "expected [kind, tensor, shape, offset, count, position, CRCs]");
+        return bad_run(p, file, i,
+                       "expected [kind, tensor, shape, offset, count, position, CRCs], or these and \"bf16\"");
     for (size_t k = 3; k <= 5; k++)
         if (!json_is_integer(json_array_get(row, k)))
             return bad_run(p, file, i, "offset, count and position are not all whole numbers");
     if (run->offset < 0 || run->count <= 0 || run->offset > INT64_MAX - run->count)
         return bad_run(p, file, i, "offset and count are no range of elements");
     const int64_t room = m->files[file].bytes - run->position;
-    if (run->position < 0 || room < 0 || run->count > room / (int64_t)sizeof(float))
+    if (run->position < 0 || room < 0 || run->count > room / mz_run_bytes(run, 1))
         return bad_run(p, file, i, "its data reach beyond the end of the file");
     const int64_t n_blocks = mz_run_n_blocks(run->count);
     if ((int64_t)strlen(crcs) != n_blocks * CRC_DIGITS || !read_crcs(crcs, n_blocks, m->crcs + p->n_crcs))
@@ -213,6 +223,7 @@ static mz_status group_runs(parser *p)
             tensor = &m->tensors[m->n_tensors - 1];
         }
         tensor->kinds[first->run.kind] = true;
+        tensor->dtypes[first->run.kind] = first->run.dtype;
         status = check_cover(p, tensor, first, end - i);
         for (int64_t r = i; r < end; r++) {
             m->runs[r] = p->named[r].run;
@@ -254,7 +265,7 @@ static mz_status order_by_file(const parser *p)
         mz_manifest_run *runs = m->by_file + m->files[f].first_run;
         qsort(runs, (size_t)m->files[f].n_runs, sizeof *runs, compare_position);
         for (int64_t r = 1; r < m->files[f].n_runs; r++)
-            if (runs[r].position - runs[r - 1].position < runs[r - 1].count * (int64_t)sizeof(float))
+            if (runs[r].position - runs[r - 1].position < mz_run_bytes(&runs[r - 1], runs[r - 1].count))
                 return mz_fail(
                     MZ_ERR_CHECKPOINT, "%s: files[%d] (%s): the data of tensors \"%s\" and \"%s\" overlap", p->path,
                     f, m->files[f].name, m->tensors[runs[r - 1].tensor].name, m->tensors[runs[r].tensor].name);

@@ -9,7 +9,8 @@
  *
  * A run is kind, tensor, the tensor's shape, offset and count in elements, the byte of the file at which its
  * contiguous data set begins, and one CRC-32C (8 hex digits) for each block of mz_run_block(count) elements, so
- * that a reader of a part checks no more than the blocks it touches. frame_crc32c covers, in order, all bytes of
+ * that a reader of a part checks no more than the blocks it touches; a run in bf16, of a training without master
+ * weights, has "bf16" as its last member, and all others are fp32. frame_crc32c covers, in order, all bytes of
  * the file outside the runs: HDF5's own structures. So every byte of every file is under a CRC, and no reader needs
  * HDF5 to trust or find the data. The last member is the CRC-32C of the text before it; its form is fixed to the
  * byte. */
@@ -26,6 +27,7 @@ typedef struct mz_manifest_run {
     int tensor, file; /* indices into the manifest's lists */
     mz_shard_kind kind;
     int64_t offset, count; /* elements of the tensor */
+    mz_dtype dtype;        /* f32 or bf16 */
     int64_t position;      /* byte of the file */
     const uint32_t *crcs;  /* of its blocks */
 } mz_manifest_run;
@@ -56,6 +58,10 @@ typedef struct mz_manifest {
 #define MZ_RUN_MOST_BLOCKS 4096
 int64_t mz_run_block(int64_t count);
 int64_t mz_run_n_blocks(int64_t count);
+static inline int64_t mz_run_bytes(const mz_manifest_run *run, int64_t n_elements)
+{
+    return n_elements * (int64_t)mz_dtype_size(run->dtype);
+}
 
 /* Reads a manifest's text, which may be any bytes. `path` is for messages. Checks its CRC, form, that runs stay
  * within their files and apart, and that the runs of each tensor and kind cover it once. MZ_ERR_CHECKPOINT. */

@@ -9,6 +9,7 @@
 #include "checkpoint/steps.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "core/half.h"
 #include "core/memory.h"
 
 /* Whole blocks are read to their place in pieces of this many elements. */
@@ -199,7 +200,7 @@ static mz_status check_frame(mz_checkpoint *checkpoint, int file)
     mz_status status = MZ_OK;
     for (int64_t i = 0; i < facts->n_runs && !status; i++) {
         status = add_to_crc(checkpoint, end, runs[i].position, &crc);
-        end = runs[i].position + runs[i].count * (int64_t)sizeof(float);
+        end = runs[i].position + mz_run_bytes(&runs[i], runs[i].count);
     }
     if (!status)
         status = add_to_crc(checkpoint, end, facts->bytes, &crc);
@@ -237,12 +238,12 @@ mz_status mz_checkpoint_select(mz_checkpoint *checkpoint, int file)
 
 /* Elements [first, first + count) of the run are at `data`; first is a block's begin, and they end at one's end. */
 static mz_status check_blocks(const mz_checkpoint *checkpoint, const mz_manifest_run *run, int64_t first,
-                              int64_t count, const float *data)
+                              int64_t count, const uint8_t *data)
 {
     const int64_t block = mz_run_block(run->count);
     for (int64_t done = 0; done < count; done += block) {
         const int64_t n = count - done < block ? count - done : block;
-        const uint32_t found = mz_crc32c(0, data + done, (size_t)n * sizeof *data);
+        const uint32_t found = mz_crc32c(0, data + mz_run_bytes(run, done), (size_t)mz_run_bytes(run, n));
         const uint32_t expected = run->crcs[(first + done) / block];
         if (found != expected)
             return mz_fail(
@@ -256,12 +257,30 @@ static mz_status check_blocks(const mz_checkpoint *checkpoint, const mz_manifest
     return MZ_OK;
 }
 
+/* From the upper half of dst, where they were read to, to all of it: a piece is never written over what is unread.
+ */
+static void widen(uint16_t *values, int64_t count, float *dst)
+{
+    enum { PIECE = 1024 };
+    uint16_t piece[PIECE];
+    for (int64_t done = 0; done < count; done += PIECE) {
+        const int64_t n = count - done < PIECE ? count - done : PIECE;
+        memcpy(piece, values + done, (size_t)n * sizeof *piece);
+        mz_convert(dst + done, MZ_F32, piece, MZ_BF16, n);
+    }
+}
+
 static mz_status read_blocks(mz_checkpoint *checkpoint, const mz_manifest_run *run, int64_t first, int64_t count,
                              float *dst)
 {
-    mz_status status = mz_checkpoint_pread(checkpoint, dst, (size_t)count * sizeof *dst,
-                                           run->position + first * (int64_t)sizeof *dst);
-    return status ? status : check_blocks(checkpoint, run, first, count, dst);
+    uint8_t *raw = (uint8_t *)(dst + count) - mz_run_bytes(run, count);
+    mz_status status = mz_checkpoint_pread(checkpoint, raw, (size_t)mz_run_bytes(run, count),
+                                           run->position + mz_run_bytes(run, first));
+    if (!status)
+        status = check_blocks(checkpoint, run, first, count, raw);
+    if (!status && run->dtype == MZ_BF16)
+        widen((uint16_t *)(void *)raw, count, dst);
+    return status;
 }
 
 mz_status mz_checkpoint_read_run(mz_checkpoint *checkpoint, const mz_manifest_run *run, int64_t first,

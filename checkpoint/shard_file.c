@@ -41,7 +41,8 @@ static void take_crcs(mz_shard_source *source, const mz_frame_run *run)
     for (int64_t done = 0; done < run->shard->count; done += block) {
         const int64_t count = run->shard->count - done < block ? run->shard->count - done : block;
         mz_shard_source_hold(source);
-        *crc++ = mz_crc32c(0, mz_shard_source_values(source, run->index) + done, (size_t)count * sizeof(float));
+        *crc++ = mz_crc32c(0, mz_shard_source_values(source, run->index) + mz_shard_bytes(run->shard, done),
+                           mz_shard_bytes(run->shard, count));
         mz_shard_source_release(source);
     }
 }
@@ -102,7 +103,7 @@ static mz_status write_if_due(output *out, size_t n)
 
 static mz_status put_run(output *out, const mz_frame_run *run)
 {
-    const size_t bytes = (size_t)run->shard->count * sizeof(float);
+    const size_t bytes = mz_shard_bytes(run->shard, run->shard->count);
     mz_status status = MZ_OK;
     for (size_t done = 0; done < bytes && !status;) {
         if (!out->held)
@@ -111,7 +112,7 @@ static mz_status put_run(output *out, const mz_frame_run *run)
         const char *values = (const char *)mz_shard_source_values(out->source, run->index);
         const size_t n = take(out, values + done, bytes - done);
         done += n;
-        out->source->taken[run->index] = (int64_t)(done / sizeof(float));
+        out->source->taken[run->index] = (int64_t)(done / mz_dtype_size(run->shard->dtype));
         status = write_if_due(out, n);
     }
     return status;
@@ -148,7 +149,7 @@ static mz_status put_all(output *out, const mz_sparse *memory, mz_frame_run *run
         status = put_frame(out, memory, end, runs[i].position, crc);
         if (!status)
             status = put_run(out, &runs[i]);
-        end = runs[i].position + runs[i].shard->count * (int64_t)sizeof(float);
+        end = runs[i].position + (int64_t)mz_shard_bytes(runs[i].shard, runs[i].shard->count);
     }
     if (!status)
         status = put_frame(out, memory, end, memory->bytes, crc);
@@ -186,8 +187,11 @@ static json_t *describe_run(const mz_frame_run *run, char *hex)
     json_t *shape = json_array();
     for (int d = 0; d < shard->n_dims; d++)
         json_array_append_new(shape, json_integer(shard->shape[d]));
-    return json_pack("[s, s, o, I, I, I, s]", mz_shard_kind_name(shard->kind), shard->name, shape,
-                     (json_int_t)shard->offset, (json_int_t)shard->count, (json_int_t)run->position, hex);
+    json_t *row = json_pack("[s, s, o, I, I, I, s]", mz_shard_kind_name(shard->kind), shard->name, shape,
+                            (json_int_t)shard->offset, (json_int_t)shard->count, (json_int_t)run->position, hex);
+    if (row && shard->dtype != MZ_F32)
+        json_array_append_new(row, json_string(mz_dtype_name(shard->dtype)));
+    return row;
 }
 
 static mz_status describe(const mz_shard_file *file, int64_t bytes, uint32_t frame_crc, const mz_frame_run *runs,

@@ -2,16 +2,23 @@
 
 #include "core/memory.h"
 
-int64_t mz_shard_source_room(const mz_shard *shards, int64_t n_shards)
+static size_t room_of(const mz_shard *shard)
 {
-    int64_t n = 0;
-    for (int64_t i = 0; i < n_shards; i++)
-        n += mz_snapshot_room(shards[i].count);
-    return n;
+    const size_t page = 4096;
+    return (mz_shard_bytes(shard, shard->count) + page - 1) / page * page;
 }
 
-mz_status mz_shard_source_init(mz_shard_source *source, const mz_shard *shards, int64_t n_shards, float *snapshot)
+size_t mz_shard_source_room(const mz_shard *shards, int64_t n_shards)
 {
+    size_t bytes = 0;
+    for (int64_t i = 0; i < n_shards; i++)
+        bytes += room_of(&shards[i]);
+    return bytes;
+}
+
+mz_status mz_shard_source_init(mz_shard_source *source, const mz_shard *shards, int64_t n_shards, void *snapshot)
+{
+    uint8_t *next = snapshot;
     *source = (mz_shard_source){.shards = shards, .n_shards = n_shards, .settled = true};
     pthread_mutex_init(&source->lock, NULL);
     pthread_cond_init(&source->released, NULL);
@@ -20,8 +27,8 @@ mz_status mz_shard_source_init(mz_shard_source *source, const mz_shard *shards, 
     if (!source->copies || !source->taken)
         return MZ_ERR_MEMORY;
     for (int64_t i = 0; i < n_shards; i++) {
-        source->copies[i] = snapshot;
-        snapshot += mz_snapshot_room(shards[i].count);
+        source->copies[i] = next;
+        next += room_of(&shards[i]);
     }
     return MZ_OK;
 }
@@ -75,10 +82,11 @@ static mz_status copy_rest(mz_shard_source *source, const mz_device_ops *ops, mz
 {
     mz_status status = MZ_OK;
     for (int64_t i = 0; i < source->n_shards && !status; i++) {
-        const int64_t from = source->taken[i];
-        const size_t bytes = (size_t)(source->shards[i].count - from) * sizeof(float);
+        const mz_shard *shard = &source->shards[i];
+        const size_t from = mz_shard_bytes(shard, source->taken[i]),
+                     bytes = mz_shard_bytes(shard, shard->count) - from;
         if (bytes)
-            status = ops->copy(stream, source->copies[i] + from, source->shards[i].data + from, bytes);
+            status = ops->copy(stream, source->copies[i] + from, (const uint8_t *)shard->data + from, bytes);
         *copied += bytes;
     }
     return status ? status : ops->stream_sync(stream);

@@ -14,8 +14,8 @@
 typedef struct mz_shard_source {
     const mz_shard *shards; /* borrowed, as the rest */
     int64_t n_shards;
-    float **copies; /* of each shard's values, at the begin of a page; owned, what they point to is not */
-    int64_t *taken; /* elements of each shard that nobody reads again; the writer's, while it holds */
+    uint8_t **copies; /* of each shard's values, at the begin of a page; owned, what they point to is not */
+    int64_t *taken;   /* elements of each shard that nobody reads again; the writer's, while it holds */
 
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t released;
@@ -23,17 +23,12 @@ typedef struct mz_shard_source {
     bool settled; /* there is nothing left to copy; the values are in the copies */
 } mz_shard_source;
 
-/* Elements from one shard's copy to the next one's: whole pages, so that they can go to the disk past the system's
- * cache. */
-static inline int64_t mz_snapshot_room(int64_t count)
-{
-    return (count + 1023) / 1024 * 1024;
-}
-int64_t mz_shard_source_room(const mz_shard *shards, int64_t n_shards); /* of all */
+/* Bytes for the copies of all shards: whole pages each, so that they can go to the disk past the system's cache. */
+size_t mz_shard_source_room(const mz_shard *shards, int64_t n_shards);
 
 /* snapshot: host memory for all copies, from a page's begin. MZ_ERR_MEMORY; free takes a failed one, and a zeroed
  * one too. */
-mz_status mz_shard_source_init(mz_shard_source *source, const mz_shard *shards, int64_t n_shards, float *snapshot);
+mz_status mz_shard_source_init(mz_shard_source *source, const mz_shard *shards, int64_t n_shards, void *snapshot);
 void mz_shard_source_free(mz_shard_source *source);
 
 /* A save begins, by the thread that changes the shards. settled: the copies are made, or under way. */
@@ -45,7 +40,7 @@ void mz_shard_source_end(mz_shard_source *source);
 void mz_shard_source_hold(mz_shard_source *source);
 void mz_shard_source_release(mz_shard_source *source);
 /* The values of shard i, as long as the source is held. */
-static inline const float *mz_shard_source_values(const mz_shard_source *source, int64_t i)
+static inline const uint8_t *mz_shard_source_values(const mz_shard_source *source, int64_t i)
 {
     return source->settled ? source->copies[i] : source->shards[i].data;
 }

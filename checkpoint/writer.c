@@ -23,8 +23,8 @@ struct mz_writer {
     mz_save_job job;   /* what the thread works on, or worked on last; strings owned */
     mz_shard_source source;
     mz_frame *frame; /* the thread's */
-    void *pinned;   /* the snapshot is in it, from a page's begin */
-    uint32_t *crcs; /* room for the caller's */
+    void *pinned;    /* the snapshot is in it, from a page's begin */
+    uint32_t *crcs;  /* room for the caller's */
     int64_t n_crcs;
     double blocked; /* seconds of the last save; the caller's */
 
@@ -113,7 +113,7 @@ static mz_status take_result(mz_writer *writer)
 static mz_status build(mz_writer *writer, const mz_shard *shards, int64_t n_shards)
 {
     const mz_device_ops *ops = writer->device->ops;
-    const size_t page = 4096, bytes = (size_t)mz_shard_source_room(shards, n_shards) * sizeof(float);
+    const size_t page = 4096, bytes = mz_shard_source_room(shards, n_shards);
     int64_t n_crcs = 0;
     for (int64_t i = 0; i < n_shards; i++)
         n_crcs += mz_run_n_blocks(shards[i].count);
@@ -128,7 +128,7 @@ static mz_status build(mz_writer *writer, const mz_shard *shards, int64_t n_shar
         memset(writer->pinned, 0,
                bytes + page); /* the pages are there before the first save has to wait for them */
     char *snapshot = (char *)writer->pinned + (page - (uintptr_t)writer->pinned % page) % page;
-    status = mz_shard_source_init(&writer->source, shards, n_shards, (float *)(void *)snapshot);
+    status = mz_shard_source_init(&writer->source, shards, n_shards, snapshot);
     if (!status)
         status =
             ops->stream_create(writer->device, writer->live ? MZ_STREAM_COMPUTE : MZ_STREAM_COPY, &writer->stream);
@@ -249,7 +249,7 @@ static mz_status start_snapshot(mz_writer *writer)
     for (int64_t i = 0; i < source->n_shards && !status; i++)
         if (source->shards[i].count)
             status = ops->copy(writer->stream, source->copies[i], source->shards[i].data,
-                               (size_t)source->shards[i].count * sizeof(float));
+                               mz_shard_bytes(&source->shards[i], source->shards[i].count));
     return status;
 }
 

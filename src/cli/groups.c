@@ -50,6 +50,9 @@ static const mz_option training[] = {
     MZ_WORD("cuda-graphs", "WHEN", "auto", "auto|on|off", FLAG(cuda_graphs),
             "record the passes of a GPU's micro-batches as CUDA graphs and replay them, which spares the host most "
             "launches: auto, on (the same, and says where it cannot be) or off"),
+    MZ_CHOICE("stochastic-rounding", NULL, FLAG(stochastic_rounding),
+              "without fp32 master weights (bf16.bf16_master_weights_and_grads), round updated weights to bf16 "
+              "stochastically, so that small updates count on average"),
     MZ_DOUBLE(
         "activation-memory", "GIB", "0", 0, 1e6, FLAG(activation_memory),
         "what the activations of a micro-batch may take; recomputes as little of what is cheap as that needs; 0 "

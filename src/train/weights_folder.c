@@ -6,6 +6,7 @@
 #include "checkpoint/model_folder.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "core/half.h"
 #include "core/memory.h"
 
 /* Host buffer through which device shards pass. */
@@ -43,15 +44,21 @@ static int find_entry(const mz_weights_entry *entries, int n, const char *name, 
     return -1;
 }
 
+/* `host` has room for PIECE_ELEMENTS in fp32, and behind them in the shard's own type. */
 static mz_status put_shard(mz_weights_writer *writer, mz_device *device, mz_stream *stream, float *host, int entry,
                            const mz_shard *shard)
 {
+    const bool wide = shard->dtype == MZ_F32;
+    void *raw = wide ? host : host + PIECE_ELEMENTS;
     mz_status st = MZ_OK;
     for (int64_t done = 0; done < shard->count && st == MZ_OK; done += PIECE_ELEMENTS) {
         int64_t n = shard->count - done < PIECE_ELEMENTS ? shard->count - done : PIECE_ELEMENTS;
-        st = device->ops->copy(stream, host, shard->data + done, (size_t)n * sizeof *host);
+        st = device->ops->copy(stream, raw, (const uint8_t *)shard->data + mz_shard_bytes(shard, done),
+                               mz_shard_bytes(shard, n));
         if (st == MZ_OK)
             st = device->ops->stream_sync(stream);
+        if (st == MZ_OK && !wide)
+            mz_convert(host, MZ_F32, raw, shard->dtype, n);
         if (st == MZ_OK)
             st = mz_weights_writer_put(writer, entry, shard->offset + done, n, host);
     }
@@ -65,7 +72,8 @@ static mz_status put_shards(mz_weights_writer *writer, mz_device *device, const 
     float *host = NULL;
     mz_status st = device->ops->stream_create(device, MZ_STREAM_COMPUTE, &stream);
     if (st == MZ_OK)
-        st = device->ops->alloc_pinned(device, (size_t)PIECE_ELEMENTS * sizeof *host, (void **)&host);
+        st = device->ops->alloc_pinned(device, (size_t)PIECE_ELEMENTS * (sizeof *host + sizeof(uint16_t)),
+                                       (void **)&host);
     int entry = 0;
     for (int64_t i = 0; i < n_shards && st == MZ_OK; i++) {
         if (shards[i].kind != MZ_SHARD_PARAM)

@@ -4,9 +4,11 @@
 
 #include "core/error.h"
 #include "core/memory.h"
+#include "core/rng.h"
 
 #include "zero/internal.h"
 
+#define SET_BYTES  offsetof(mz_zero_scalars, sum_squares)       /* what the host sets */
 #define SUMS_BYTES (sizeof(double) + sizeof(uint64_t)) /* from sum_squares on */
 _Static_assert(offsetof(mz_zero_scalars, nonfinite) == offsetof(mz_zero_scalars, sum_squares) + sizeof(double),
                "the sums lie apart");
@@ -96,10 +98,11 @@ static mz_status find_nonfinite(mz_zero *z, char *name, size_t bytes)
 
 /* ---- the update ---- */
 
-static void set_hyper(const mz_zero *z, const mz_zero_step_info *step, mz_optim_hyper *hyper)
+static void set_step(mz_zero *z, const mz_zero_step_info *step)
 {
     const mz_optimizer_config *o = &z->config.optimizer;
-    *hyper = (mz_optim_hyper){
+    z->updater.host->rounding = (mz_rng_state){.seed = z->config.seed, .step = (uint64_t)step->step};
+    z->updater.host->hyper = (mz_optim_hyper){
         .lr = (float)step->lr,
         .beta1 = (float)step->beta1,
         .beta2 = (float)o->beta2,
@@ -111,6 +114,11 @@ static void set_hyper(const mz_zero *z, const mz_zero_step_info *step, mz_optim_
         .first_step = step->step == 1,
         .nesterov = o->nesterov,
     };
+}
+
+static bool rounds_stochastically(const mz_zero *z)
+{
+    return z->master_dtype == MZ_BF16 && z->config.stochastic_rounding;
 }
 
 /* nonfinite: the device's count that has to be 0. */
@@ -131,6 +139,10 @@ static mz_status optimize(mz_zero *z, bool checksums, const uint64_t *nonfinite)
             .nonfinite = nonfinite,
             .grad_dtype = z->shard_dtype,
             .param_dtype = z->dtype,
+            .no_master = z->master_dtype == MZ_BF16,
+            .state_dtype = z->state_dtype,
+            .rounding = {.state = rounds_stochastically(z) ? &u->device->rounding : NULL,
+                         .site = mz_rng_site("stochastic rounding", 0)},
             .updated = checksums ? mz_zero_checksums_add : NULL,
             .updated_context = z,
         };
@@ -175,7 +187,7 @@ static mz_status update_together(mz_zero *z, double unscale, mz_zero_step_info *
         return MZ_OK;
     const mz_clip_args clip = {
         .unscale = unscale, .clip = step->clip, .sum_squares = values, .scale = &u->host->grad_scale};
-    set_hyper(z, step, &u->host->hyper);
+    set_step(z, step);
     u->host->never = 0;
     status = mz_kernels_ref.clip(&clip, NULL);
     if (!status)
@@ -194,8 +206,8 @@ static mz_status update_alone(mz_zero *z, double unscale, mz_zero_step_info *ste
                                .clip = step->clip,
                                .sum_squares = &u->device->sum_squares,
                                .scale = &u->device->grad_scale};
-    set_hyper(z, step, &u->host->hyper);
-    mz_status status = ops->copy(z->compute, &u->device->hyper, &u->host->hyper, sizeof u->host->hyper);
+    set_step(z, step);
+    mz_status status = ops->copy(z->compute, u->device, u->host, SET_BYTES);
     if (!status)
         status = take_sums(z);
     if (!status)
@@ -243,8 +255,14 @@ typedef struct chunk_list {
     int64_t in_group, limit; /* elements of the last group, and of a group at most */
 } chunk_list;
 
-/* Elements [begin, begin + n) of this rank's part of a segment, cut where a group is full. */
-static void add_run(const mz_zero *z, const mz_zero_segment *s, int64_t begin, int64_t n, bool decay,
+static void *element_at(uint8_t *values, mz_dtype dtype, int64_t i)
+{
+    return values ? values + (size_t)i * mz_dtype_size(dtype) : NULL;
+}
+
+/* Elements [begin, begin + n) of this rank's part of a segment, cut where a group is full. `first`: the number of
+ * the first one among all of the model's. */
+static void add_run(const mz_zero *z, const mz_zero_segment *s, int64_t begin, int64_t n, bool decay, int64_t first,
                     chunk_list *list)
 {
     while (n > 0) {
@@ -257,12 +275,13 @@ static void add_run(const mz_zero *z, const mz_zero_segment *s, int64_t begin, i
         int64_t part = n < list->limit - list->in_group ? n : list->limit - list->in_group;
         if (list->chunks) {
             list->chunks[list->n] = (mz_optim_chunk){
-                .master = s->master + begin,
-                .state1 = s->state[0] ? s->state[0] + begin : NULL,
-                .state2 = s->state[1] ? s->state[1] + begin : NULL,
-                .grad = s->grad_own + (size_t)begin * mz_dtype_size(z->shard_dtype),
-                .param = mz_zero_is_master(z) ? NULL : s->own + (size_t)begin * mz_dtype_size(z->dtype),
+                .master = z->master_dtype == MZ_F32 ? element_at(s->master, MZ_F32, begin) : NULL,
+                .state1 = element_at(s->state[0], z->state_dtype, begin),
+                .state2 = element_at(s->state[1], z->state_dtype, begin),
+                .grad = element_at(s->grad_own, z->shard_dtype, begin),
+                .param = z->dtype == MZ_F32 ? NULL : element_at(s->own, z->dtype, begin),
                 .n = part,
+                .first = first,
                 .weight_decay = decay ? (float)z->config.optimizer.weight_decay : 0,
                 .lr_scale = 1,
             };
@@ -272,7 +291,24 @@ static void add_run(const mz_zero *z, const mz_zero_segment *s, int64_t begin, i
         list->n++;
         list->in_group += part;
         begin += part;
+        first += part;
         n -= part;
+    }
+}
+
+/* Each tensor by itself, for its elements' numbers: those of the tensors in the model's order, one after the other,
+ * each from a multiple of 64 on. They follow from the model alone, not from where ranks and stages put tensors. */
+static void add_tensors(const mz_zero *z, chunk_list *list)
+{
+    int64_t first = 0;
+    for (int t = 0; t < z->layout->n_tensors; t++) {
+        const mz_layout_tensor *tensor = &z->layout->tensors[t];
+        const mz_zero_segment *s = &z->segments[tensor->segment];
+        int64_t offset, n;
+        mz_layout_intersect(z->layout, t, s->own_begin, s->own_count, &offset, &n);
+        add_run(z, s, tensor->offset + offset - s->own_begin, n, tensor->offset < s->at.decay_end, first + offset,
+                list);
+        first += (tensor->numel + MZ_LAYOUT_ALIGN - 1) / MZ_LAYOUT_ALIGN * MZ_LAYOUT_ALIGN;
     }
 }
 
@@ -281,12 +317,14 @@ static void add_chunks(const mz_zero *z, chunk_list *list)
     *list = (chunk_list){.chunks = list->chunks, .groups = list->groups};
     list->limit = z->config.zero.sub_group_size / MZ_LAYOUT_ALIGN * MZ_LAYOUT_ALIGN;
     list->limit = list->limit < MZ_LAYOUT_ALIGN ? MZ_LAYOUT_ALIGN : list->limit;
-    for (int i = 0; i < z->layout->n_segments; i++) {
+    if (rounds_stochastically(z))
+        add_tensors(z, list);
+    for (int i = 0; i < z->layout->n_segments && !rounds_stochastically(z); i++) {
         const mz_zero_segment *s = &z->segments[i];
         int64_t decay = s->at.decay_end - s->own_begin;
         decay = decay < 0 ? 0 : decay > s->own_count ? s->own_count : decay;
-        add_run(z, s, 0, decay, true, list);
-        add_run(z, s, decay, s->own_count - decay, false, list);
+        add_run(z, s, 0, decay, true, 0, list);
+        add_run(z, s, decay, s->own_count - decay, false, 0, list);
     }
 }
 

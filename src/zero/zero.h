@@ -5,8 +5,8 @@
  * sharded one and, in stage 3, the persistent one (tensors below the persistence threshold, whose 16-bit
  * values stay on every rank). Within a segment tensors with weight decay come first. A segment's length is
  * padded to a multiple of 64 * ranks and cut evenly: rank r owns elements [r, r+1) * length / ranks, with
- * their fp32 master, moments and (stages 2, 3) reduced gradient. In fp32 training the parameter is its own
- * master.
+ * their fp32 master, moments and (stages 2, 3) reduced gradient. In fp32 training, and in bf16 with
+ * bf16_master_weights_and_grads, the parameter is its own master.
  *
  * Stages: 0 keeps everything whole and all-reduces gradients; 1 shards optimiser state; 2 gradients too,
  * reduced by bucket during backward; 3 parameters too, gathered by unit ahead of use. */
@@ -79,18 +79,24 @@ mz_status mz_zero_update(mz_zero *zero, mz_zero_step_info *step);
 /* ---- what is saved ---- */
 
 typedef enum mz_shard_kind { MZ_SHARD_PARAM = 0, MZ_SHARD_STATE1, MZ_SHARD_STATE2, MZ_N_SHARD_KINDS } mz_shard_kind;
-/* "param" (fp32 master), "exp_avg", "exp_avg_sq"; for other optimisers' states the same two names. */
+/* "param" (the master), "exp_avg", "exp_avg_sq"; for other optimisers' states the same two names. */
 const char *mz_shard_kind_name(mz_shard_kind kind);
 
-/* A run of consecutive elements of one named tensor that this rank owns. fp32, host-readable. */
+/* A run of consecutive elements of one named tensor that this rank owns; fp32, or without master weights bf16. */
 typedef struct mz_shard {
     const char *name; /* of the tensor; borrowed from the model */
     mz_shard_kind kind;
     int n_dims;
     int64_t shape[MZ_MAX_DIMS]; /* of the whole tensor */
     int64_t offset, count;      /* elements of the flattened tensor */
-    float *data;                /* device memory (CPU, offloaded: host) */
+    mz_dtype dtype;
+    void *data; /* device memory (CPU, offloaded: host) */
 } mz_shard;
+
+static inline size_t mz_shard_bytes(const mz_shard *shard, int64_t n_elements)
+{
+    return (size_t)n_elements * mz_dtype_size(shard->dtype);
+}
 
 /* This rank's shards: for each kind that the optimiser has, each tensor's owned run. With stage 0 the ranks share
  * the work: rank r lists the r-th even part of each tensor. Over all ranks the runs of a tensor and kind
@@ -109,7 +115,7 @@ typedef mz_status (*mz_param_source)(void *context, const mz_param_spec *spec, i
                                      float *dst);
 
 /* Collective. Every rank fills what it holds from `source` (no communication needed for the values), sets
- * masters and 16-bit copies; optimiser state is cleared. */
+ * masters and 16-bit copies; optimiser state is cleared. What is kept in bf16 is rounded to the nearest. */
 mz_status mz_zero_load_params(mz_zero *zero, mz_param_source source, void *context);
 /* Collective. The same for one kind of optimiser state. */
 mz_status mz_zero_load_state(mz_zero *zero, mz_shard_kind kind, mz_param_source source, void *context);

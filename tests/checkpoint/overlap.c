@@ -38,7 +38,7 @@ static mz_shard *make_shards(int64_t megabytes, int64_t *n_shards, float **memor
                                .count = count,
                                .data = values + count * i};
         for (int64_t e = 0; e < count; e++)
-            shards[i].data[e] = (float)(e + i);
+            ((float *)shards[i].data)[e] = (float)(e + i);
     }
     *memory = values;
     *n_shards = TENSORS * MZ_N_SHARD_KINDS;

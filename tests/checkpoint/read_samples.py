@@ -37,11 +37,14 @@ def read_checkpoint(path):
                 for offset in file[kind][name]:
                     data = file[kind][name][offset]
                     values, facts = data[...], data.attrs
-                    assert data.chunks is None and data.dtype == np.dtype("<f4")
+                    dtype = facts["dtype"][0]
+                    stored = {b"f32": "<f4", b"bf16": "<u2"}
+                    assert data.chunks is None and data.dtype == np.dtype(stored[dtype])
                     assert facts["offset"][0] == int(offset) and facts["count"][0] == len(values)
-                    assert facts["dtype"][0] == b"f32"
                     if len(values) < 3000:
                         assert list(facts["crc32c"]) == [crc32c(values.tobytes())]
+                    if dtype == b"bf16":
+                        values = (values.astype("<u4") << 16).view("<f4")
                     shape = facts["shape"]
                     shapes[kind, name] = [] if isinstance(shape, h5py.Empty) else list(shape)
                     pieces.setdefault((kind, name), {})[int(offset)] = values

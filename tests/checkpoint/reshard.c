@@ -129,7 +129,7 @@ static void check_rate(synthetic *s)
     double blocked, total;
     int64_t bytes = 0;
     for (int64_t i = 0; i < s->n_shards; i++)
-        bytes += s->shards[i].count * (int64_t)sizeof(float);
+        bytes += (int64_t)mz_shard_bytes(&s->shards[i], s->shards[i].count);
     CHECK(!mz_writer_create(world, device, s->shards, s->n_shards, (double)bytes / seconds, &writer));
     save(writer, s, 8, 1, false);
     mz_writer_times(writer, &blocked, &total, &bytes);

@@ -11,6 +11,7 @@
 #include "checkpoint/manifest.h"
 #include "core/clock.h"
 #include "core/file.h"
+#include "core/half.h"
 #include "core/memory.h"
 #include "tests/checkpoint/scratch.h"
 #include "tests/checkpoint/synthetic.h"
@@ -35,6 +36,7 @@ static float *make_shards(void)
                                .n_dims = 1,
                                .shape = {counts[i]},
                                .count = counts[i],
+                               .dtype = i % 4 == 2 ? MZ_BF16 : MZ_F32,
                                .data = next};
         next += counts[i];
     }
@@ -46,7 +48,8 @@ static void fill(uint32_t step)
 {
     for (int i = 0; i < N; i++)
         for (int64_t e = 0; e < counts[i]; e++)
-            shards[i].data[e] = (float)((uint32_t)e * 2654435761u >> 8) + (float)(step * 10 + (uint32_t)i);
+            mz_store_f32(shards[i].data, shards[i].dtype, e,
+                         (float)((uint32_t)e * 2654435761u >> 8) + (float)(step * 10 + (uint32_t)i));
 }
 
 static uint32_t *take_crcs(void)
@@ -60,7 +63,8 @@ static uint32_t *take_crcs(void)
         const int64_t block = mz_run_block(counts[i]);
         for (int64_t done = 0; done < counts[i]; done += block) {
             const int64_t left = counts[i] - done < block ? counts[i] - done : block;
-            *next++ = mz_crc32c(0, shards[i].data + done, (size_t)left * sizeof(float));
+            *next++ = mz_crc32c(0, (char *)shards[i].data + mz_shard_bytes(&shards[i], done),
+                                mz_shard_bytes(&shards[i], left));
         }
     }
     return crcs;
@@ -94,7 +98,8 @@ static void check_same(const char *expected, const char *found)
     for (int i = 0; i < N; i++) {
         float *values = malloc((size_t)counts[i] * sizeof *values);
         CHECK(values && !mz_checkpoint_read(checkpoint, names[i], shards[i].kind, 0, counts[i], values));
-        CHECK(!memcmp(values, shards[i].data, (size_t)counts[i] * sizeof *values));
+        for (int64_t e = 0; e < counts[i]; e++)
+            CHECK(values[e] == mz_load_f32(shards[i].data, shards[i].dtype, e));
         free(values);
     }
     mz_checkpoint_close(checkpoint);
@@ -108,7 +113,7 @@ static void check_change(const char *expected, double seconds, double wait, cons
     int64_t written;
     char *folder = scratch_create("settle");
     for (int i = 0; i < N; i++)
-        bytes += (double)counts[i] * sizeof(float);
+        bytes += (double)mz_shard_bytes(&shards[i], counts[i]);
     fill(1);
     CHECK(!mz_writer_create(&synthetic_world, device, shards, N, seconds > 0 ? bytes / seconds : 0, &writer));
     const mz_save_request request = {folder, 1, 0, "{}", true, true, crcs};

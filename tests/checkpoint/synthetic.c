@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/half.h"
 #include "core/rng.h"
 #include "tests/checkpoint/scratch.h"
 
@@ -40,6 +41,11 @@ static void make_tensors(synthetic *s, int64_t scale)
     }
 }
 
+mz_dtype synthetic_dtype(int tensor, mz_shard_kind kind)
+{
+    return (tensor + (int)kind) % 3 == 1 ? MZ_BF16 : MZ_F32;
+}
+
 static void add_shard(synthetic *s, int tensor, mz_shard_kind kind, int64_t offset, int64_t count)
 {
     s->shards = realloc(s->shards, (size_t)(s->n_shards + 1) * sizeof *s->shards);
@@ -50,6 +56,7 @@ static void add_shard(synthetic *s, int tensor, mz_shard_kind kind, int64_t offs
                         .n_dims = s->n_dims[tensor],
                         .offset = offset,
                         .count = count,
+                        .dtype = synthetic_dtype(tensor, kind),
                         .data = malloc((size_t)count * sizeof(float) + 1)};
     memcpy(shard->shape, s->shapes[tensor], sizeof shard->shape);
     CHECK(shard->data);
@@ -85,7 +92,8 @@ void synthetic_destroy(synthetic *s)
 float synthetic_value(const synthetic *s, int tensor, mz_shard_kind kind, int64_t element, int64_t step)
 {
     const uint64_t x = ((uint64_t)element * 31 + (uint64_t)step * 7 + (uint64_t)tensor * 131 + kind + s->seed);
-    return (float)(x * 2654435761u % 16777213u) * 0.001f;
+    const float value = (float)(x * 2654435761u % 16777213u) * 0.001f;
+    return synthetic_dtype(tensor, kind) == MZ_BF16 ? mz_bf16_to_f32(mz_f32_to_bf16(value)) : value;
 }
 
 void synthetic_fill(synthetic *s, int64_t step)
@@ -94,7 +102,8 @@ void synthetic_fill(synthetic *s, int64_t step)
         mz_shard *shard = &s->shards[i];
         const int tensor = (int)((shard->name - s->names[0]) / (ptrdiff_t)sizeof s->names[0]);
         for (int64_t e = 0; e < shard->count; e++)
-            shard->data[e] = synthetic_value(s, tensor, shard->kind, shard->offset + e, step);
+            mz_store_f32(shard->data, shard->dtype, e,
+                         synthetic_value(s, tensor, shard->kind, shard->offset + e, step));
     }
 }
 

@@ -1,5 +1,6 @@
 /* A made-up training state: random tensors, cut at random places and dealt to ranks at random, with values that
- * follow from name, kind, element and step, so that any reader can check any range. */
+ * follow from name, kind, element and step, so that any reader can check any range. Some tensors and kinds are in
+ * bf16. */
 #ifndef MZ_TESTS_SYNTHETIC_H
 #define MZ_TESTS_SYNTHETIC_H
 
@@ -22,6 +23,7 @@ void synthetic_create(synthetic *s, uint64_t seed, int rank, int size, int64_t s
 void synthetic_destroy(synthetic *s);
 /* Sets the values of a step. */
 void synthetic_fill(synthetic *s, int64_t step);
+mz_dtype synthetic_dtype(int tensor, mz_shard_kind kind);
 float synthetic_value(const synthetic *s, int tensor, mz_shard_kind kind, int64_t element, int64_t step);
 
 /* Reads elements offset .. offset+count and compares them with what step had. MZ_OK: read and right; else the

@@ -1,5 +1,6 @@
 /* The same global batch on these ranks, in every stage, gives one rank's losses and weights; twice, the same bits.
  */
+#include "core/half.h"
 #include "rig.h"
 
 enum { STEPS = 50, AGAIN = 5 };
@@ -41,7 +42,7 @@ static void train_alone(mz_device *device, const mz_config *config, const mz_mod
     }
     REQUIRE(mz_zero_shards(r->zero, &shards, &n_shards));
     for (int64_t i = 0; i < n_shards && shards[i].kind == MZ_SHARD_PARAM; at += shards[i++].count)
-        memcpy(h->weights + at, shards[i].data, (size_t)shards[i].count * sizeof *h->weights);
+        mz_convert(h->weights + at, MZ_F32, shards[i].data, shards[i].dtype, shards[i].count);
     rig_destroy(r);
 }
 

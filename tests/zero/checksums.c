@@ -29,7 +29,8 @@ static void check_crcs(const rig *r, int64_t (*block_of)(int64_t), const char *w
         for (int64_t done = 0, n; done < shards[i].count; done += n) {
             n = block_of(shards[i].count) < shards[i].count - done ? block_of(shards[i].count)
                                                                    : shards[i].count - done;
-            CHECK(*crc == mz_crc32c(0, shards[i].data + done, (size_t)n * sizeof(float)),
+            CHECK(*crc == mz_crc32c(0, (char *)shards[i].data + mz_shard_bytes(&shards[i], done),
+                                    mz_shard_bytes(&shards[i], n)),
                   "%s: %s, kind %d, from %lld", what, shards[i].name, shards[i].kind, (long long)done);
             crc++;
         }
@@ -75,7 +76,7 @@ int main(void)
     rig_model("gpt2", 2, &model);
     for (int stage = 0; stage <= 3; stage++)
         for (int k = 0; k < 2; k++)
-            for (int variant = 0; variant < 3; variant++) {
+            for (int variant = 0; variant < 5; variant++) {
                 char what[64];
                 mz_config c;
                 rig_config(&c);
@@ -87,6 +88,11 @@ int main(void)
                     c.zero.sub_group_size = 1000;
                 if (variant == 2)
                     c.dtype = c.grad_accum_dtype = c.communication_data_type = MZ_F16;
+                if (variant >= 3) {
+                    c.dtype = c.grad_accum_dtype = c.communication_data_type = MZ_BF16;
+                    c.bf16_master_weights_and_grads = true;
+                    c.bf16_optimizer_states = c.stochastic_rounding = variant == 4;
+                }
                 snprintf(what, sizeof what, "stage %d, optimiser %d, variant %d", stage, k, variant);
                 check_model(model, &c, variant == 2 ? long_blocks : short_blocks, what);
             }

@@ -151,7 +151,7 @@ float *rig_gather(const rig *r, const mz_model *model, mz_shard_kind kind, int *
     for (int64_t i = 0; i < n_shards; i++)
         for (int64_t k = 0; shards[i].kind == kind && k < shards[i].count; k++) {
             int64_t at = place_of(model, shards[i].name) + shards[i].offset + k;
-            values[at] += shards[i].data[k];
+            values[at] += mz_load_f32(shards[i].data, shards[i].dtype, k);
             listed[at]++;
         }
     MPI_Allreduce(MPI_IN_PLACE, values, (int)n, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
