@@ -8,8 +8,8 @@
 
 #include "zero/internal.h"
 
-#define SET_BYTES  offsetof(mz_zero_scalars, sum_squares)       /* what the host sets */
-#define SUMS_BYTES (sizeof(double) + sizeof(uint64_t)) /* from sum_squares on */
+#define SET_BYTES  offsetof(mz_zero_scalars, sum_squares) /* what the host sets */
+#define SUMS_BYTES (sizeof(double) + sizeof(uint64_t))    /* from sum_squares on */
 _Static_assert(offsetof(mz_zero_scalars, nonfinite) == offsetof(mz_zero_scalars, sum_squares) + sizeof(double),
                "the sums lie apart");
 
