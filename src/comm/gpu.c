@@ -79,13 +79,14 @@ static mz_status compare_devices(const mz_comm *comm, const device_card *cards)
                                "ranks %d and %d on %s would share %s at %s: start no more ranks there than it has "
                                "GPUs, and give each rank one (CUDA_VISIBLE_DEVICES, Slurm's --gpus-per-task=1)",
                                ranks[q], ranks[r], cards[r].host, cards[r].label, cards[r].address);
-    for (int r = 0; r < comm->layout.size && comm->layout.n_nodes > 1 && is_gpu(&cards[0]); r++)
+    const bool is_mixed = comm->layout.n_nodes > 1 && comm->layout.n_nodes < comm->layout.size;
+    for (int r = 0; r < comm->layout.size && is_mixed && is_gpu(&cards[0]); r++)
         if (!cards[r].tries_nodes)
             return mz_fail(
                 MZ_ERR_UNSUPPORTED,
-                "%d ranks on GPUs of %d nodes: collectives between GPUs of several nodes have not passed "
-                "their tests on GPUs yet; start the job on one node, give --device cpu, or set "
-                "MPIZERO_GPU_NODES=1 to try them",
+                "%d ranks on GPUs of %d nodes: collectives between nodes of several GPUs have not passed their "
+                "tests on GPUs yet; start the job on one node or with one rank per node, give --device cpu, or "
+                "set MPIZERO_GPU_NODES=1 to try them",
                 comm->layout.size, comm->layout.n_nodes);
     return MZ_OK;
 }

@@ -125,7 +125,7 @@ shared_gpu_fault() {
 }
 
 on_shared() {
-    export MPIZERO_GPU_NODES=1 MPIZERO_SHARE_GPU=1
+    export MPIZERO_SHARE_GPU=1
     watch_standing &
     local watcher=$!
     check "beside a stream that waits" beside_awaits
@@ -143,5 +143,5 @@ on_shared() {
     check "a node's failing GPU is named" shared_gpu_fault
     kill "$watcher" 2>/dev/null
     wait "$watcher" 2>/dev/null
-    unset MPIZERO_GPU_NODES MPIZERO_SHARE_GPU
+    unset MPIZERO_SHARE_GPU
 }
