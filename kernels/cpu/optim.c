@@ -122,6 +122,8 @@ static output parameters_of(const update *u, const mz_optim_chunk *c, int64_t be
     out.streams = first % (uintptr_t)(VF_N * mz_storage_size(out.dtype)) == 0;
     if ((!c->param || u->args->no_master) && u->args->updated)
         out.streams = false; /* they are read again at once */
+    if (u->args->no_master && VF_N < 16)
+        out.streams = false; /* else the rest of each line, which is read next, would come from memory */
     return out;
 }
 
