@@ -288,6 +288,14 @@ mz_status mz_check_optim(const mz_optim_args *a)
         problem = "dtype must be f32, f16 or bf16";
     else if (a->n_chunks && (!a->chunks || !a->hyper || !a->grad_scale || !a->nonfinite))
         problem = "chunks, hyper, grad_scale or nonfinite is NULL";
+    else if (a->no_master && a->param_dtype != MZ_BF16)
+        problem = "without masters parameters must be bf16";
+    else if (a->no_master && a->grad_dtype == MZ_F16)
+        problem = "without masters gradients must be f32 or bf16";
+    else if (a->state_dtype != MZ_F32 && (a->state_dtype != MZ_BF16 || !a->no_master))
+        problem = "states must be f32, or without masters bf16";
+    else if (a->rounding.state && !a->no_master)
+        problem = "stochastic rounding with masters";
     return verdict("optim", problem);
 }
 

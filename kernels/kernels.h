@@ -303,15 +303,26 @@ typedef enum mz_optim_kind {
 
 /* One run of consecutive elements of this rank's shard with the same settings. Device memory. */
 typedef struct mz_optim_chunk {
-    float *master;        /* fp32 weights; in fp32 training the parameter itself */
-    float *state1;        /* Adam: exp_avg. SGD: momentum buffer. Adagrad: sum. Lion: exp_avg */
-    float *state2;        /* Adam: exp_avg_sq; NULL elsewhere */
+    float *master;        /* fp32 weights; in fp32 training the parameter itself; NULL with no_master */
+    void *state1;         /* state_dtype. Adam: exp_avg. SGD: momentum buffer. Adagrad: sum. Lion: exp_avg */
+    void *state2;         /* Adam: exp_avg_sq; NULL elsewhere */
     const void *grad;     /* grad_dtype */
-    void *param;          /* 16-bit copy to write, or NULL */
+    void *param;          /* 16-bit copy to write, or NULL; with no_master the weights themselves */
     int64_t n;
+    int64_t first;        /* number of element 0 among all of the model's, for stochastic rounding */
     float weight_decay;
     float lr_scale;       /* multiplies the learning rate, 1 as a rule */
 } mz_optim_chunk;
+
+/* Stochastic rounding to bf16: of x's two neighbours the one farther from zero with the probability of x's share of
+ * the way to it, so that on average nothing is lost. Which one follows from 16 random bits that are added to those
+ * that bf16 lacks (core/half.h). Element i of a chunk has one draw, that of element chunk.first + i at (seed, site,
+ * step); first_sample is not read. The weight takes its lower half, state1 the upper one, state2 the sum of the two
+ * modulo 2^16: each two of them are independent. */
+typedef struct mz_optim_rounding {
+    const mz_rng_state *state; /* device; NULL: round to nearest even */
+    uint32_t site;
+} mz_optim_rounding;
 
 /* Called with elements begin .. end of a chunk that have just been updated, in the thread that did that, while they
  * are in its cache; a chunk's elements in order, and all by one thread. */
@@ -334,6 +345,9 @@ typedef struct mz_optim_args {
     const float *grad_scale;   /* device scalar that multiplies every gradient: clipping and loss scale */
     const uint64_t *nonfinite; /* device; != 0: leave everything as it is */
     mz_dtype grad_dtype, param_dtype;
+    bool no_master;       /* the weights are param, in bf16: read, updated in fp32, rounded back. No f16 gradients */
+    mz_dtype state_dtype; /* f32; with no_master also bf16: read, updated in fp32 and rounded back, too */
+    mz_optim_rounding rounding; /* with no_master only */
     mz_optim_updated_fn updated; /* NULL: nobody. Where kernels run on the host only */
     void *updated_context;
 } mz_optim_args;

@@ -85,6 +85,9 @@ typedef struct mz_config {
     mz_dtype dtype; /* MZ_F32, MZ_F16 or MZ_BF16: of parameters and activations */
     mz_fp16_config fp16;
     bool bf16_check_grad_overflow;
+    bool bf16_master_weights_and_grads; /* no fp32 masters: the bf16 parameters are updated */
+    bool bf16_optimizer_states;         /* and the optimiser's states are bf16, too */
+    bool stochastic_rounding;           /* where there are no masters, results are rounded stochastically */
     mz_dtype grad_accum_dtype;         /* = dtype when not given */
     mz_dtype communication_data_type;  /* of gradients on the wire; = the gradients' dtype when not given */
 
@@ -132,6 +135,7 @@ typedef struct mz_config_defaults {
     int gradient_checkpointing; /* 0, 1; -1 not given */
     int recompute_cheap;        /* 0, 1; -1 not given */
     int tf32;                   /* 0, 1; -1 not given */
+    int stochastic_rounding;    /* 0, 1; -1 not given */
     double activation_memory;
     double comm_timeout_seconds;
 } mz_config_defaults;

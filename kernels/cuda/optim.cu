@@ -1,5 +1,5 @@
 /* Optimiser steps over many chunks in one launch. */
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/draws.cuh"
 
 /* A thread's elements: DEPTH vectors of fp32 numbers, far apart so that a warp's lie side by side. */
 enum { THREADS = 256, VECTOR = 4, DEPTH = 2, STRIDE = THREADS * VECTOR, TILE = STRIDE * DEPTH, BLOCKS = 3 };
@@ -49,7 +49,15 @@ typedef struct optim_job {
     const float *grad_scale;
     const uint64_t *nonfinite;
     mz_dtype param_dtype;
+    mz_optim_rounding rounding;
 } optim_job;
+
+/* Stochastic rounding as a thread sees it. */
+typedef struct rounding {
+    bool stochastic;
+    uint32_t site;
+    mz_rng_state state;
+} rounding;
 
 /* N weights as 16-bit numbers, or as they are; the same type for a whole launch. */
 template <int N> __device__ __forceinline__ void put_params(mz_dtype dtype, void *param, int64_t i, const float *w)
@@ -67,39 +75,83 @@ template <int N> __device__ __forceinline__ void put_params(mz_dtype dtype, void
     *(pack<uint16_t, N> *)((uint16_t *)param + i) = out;
 }
 
-/* COUNT times N elements of a chunk, STRIDE apart, from i on; all is read before anything is written. */
-template <mz_optim_kind KIND, int N, int COUNT, typename TG>
-__device__ __forceinline__ void update_packs(const mz_optim_hyper &h, const mz_optim_chunk &c, float lr,
-                                             float scale, mz_dtype param_dtype, int64_t i)
+/* The draws of N elements from `element` on; of 4, which begin a block. */
+template <int N> __device__ __forceinline__ void draw_elements(const rounding &r, uint64_t element, uint32_t *draws)
 {
-    constexpr bool MOMENTS = KIND == MZ_OPTIM_ADAMW || KIND == MZ_OPTIM_ADAM;
-    typedef pack<float, N> floats;
-    floats w[COUNT], m[COUNT], v[COUNT];
+    const uint4 block = draw_block(r.state, r.site, element / 4);
+    const uint32_t words[4] = {block.x, block.y, block.z, block.w};
+    const uint32_t which = (uint32_t)(element % 4);
+    if (N == 1)
+        draws[0] = which == 0 ? words[0] : which == 1 ? words[1] : which == 2 ? words[2] : words[3];
+    else
+        for (int j = 0; j < N; j++)
+            draws[j] = words[j];
+}
+
+/* As core/half.h has it. */
+__device__ __forceinline__ __nv_bfloat16 round_stochastically(float x, uint32_t random)
+{
+    const uint32_t bits = __float_as_uint(x);
+    const uint32_t whole = x == x ? bits + (random & 0xffffu) : bits | 0x400000u;
+    return __ushort_as_bfloat16((unsigned short)(whole >> 16));
+}
+
+/* How a number is stored; fp32 ones are never rounded. */
+template <typename T> __device__ __forceinline__ T put_rounded(float x, bool stochastic, uint32_t random)
+{
+    if constexpr (sizeof(T) == sizeof(uint16_t)) {
+        if (stochastic)
+            return round_stochastically(x, random);
+    }
+    return from_float<T>(x);
+}
+
+/* COUNT times N elements of a chunk, STRIDE apart, from i on; all is read before anything is written. TW, TS: types
+ * of weights and states. Weights in fp32 are the master's, those in bf16 the parameters themselves. */
+template <mz_optim_kind KIND, int N, int COUNT, typename TG, typename TW, typename TS>
+__device__ __forceinline__ void update_packs(const mz_optim_hyper &h, const mz_optim_chunk &c, float lr,
+                                             float scale, mz_dtype param_dtype, const rounding &r, int64_t i)
+{
+    constexpr bool MOMENTS = KIND == MZ_OPTIM_ADAMW || KIND == MZ_OPTIM_ADAM, MASTER = sizeof(TW) == sizeof(float);
+    TW *weights = MASTER ? (TW *)c.master : (TW *)c.param;
+    TS *state1 = (TS *)c.state1, *state2 = (TS *)c.state2;
+    pack<TW, N> w[COUNT];
+    pack<TS, N> m[COUNT], v[COUNT];
     pack<TG, N> grad[COUNT];
 #pragma unroll
     for (int k = 0; k < COUNT; k++) {
         const int64_t e = i + k * STRIDE;
         grad[k] = *(const pack<TG, N> *)((const TG *)c.grad + e);
-        w[k] = *(const floats *)(c.master + e);
-        if (c.state1)
-            m[k] = *(const floats *)(c.state1 + e);
+        w[k] = *(const pack<TW, N> *)(weights + e);
+        if (state1)
+            m[k] = *(const pack<TS, N> *)(state1 + e);
         if (MOMENTS)
-            v[k] = *(const floats *)(c.state2 + e);
+            v[k] = *(const pack<TS, N> *)(state2 + e);
     }
 #pragma unroll
     for (int k = 0; k < COUNT; k++) {
         const int64_t e = i + k * STRIDE;
+        uint32_t draws[N] = {};
+        if (!MASTER && r.stochastic)
+            draw_elements<N>(r, (uint64_t)(c.first + e), draws);
 #pragma unroll
-        for (int j = 0; j < N; j++)
-            w[k].at[j] = update<KIND>(h, lr, c.weight_decay, w[k].at[j], to_float(grad[k].at[j]) * scale,
-                                      &m[k].at[j], &v[k].at[j]);
-        *(floats *)(c.master + e) = w[k];
-        if (c.state1)
-            *(floats *)(c.state1 + e) = m[k];
+        for (int j = 0; j < N; j++) {
+            float first = to_float(m[k].at[j]), second = to_float(v[k].at[j]);
+            const float next = update<KIND>(h, lr, c.weight_decay, to_float(w[k].at[j]),
+                                            to_float(grad[k].at[j]) * scale, &first, &second);
+            w[k].at[j] = put_rounded<TW>(next, r.stochastic, draws[j]);
+            m[k].at[j] = put_rounded<TS>(first, r.stochastic, draws[j] >> 16);
+            v[k].at[j] = put_rounded<TS>(second, r.stochastic, draws[j] + (draws[j] >> 16));
+        }
+        *(pack<TW, N> *)(weights + e) = w[k];
+        if (state1)
+            *(pack<TS, N> *)(state1 + e) = m[k];
         if (MOMENTS)
-            *(floats *)(c.state2 + e) = v[k];
-        if (c.param)
-            put_params<N>(param_dtype, c.param, e, w[k].at);
+            *(pack<TS, N> *)(state2 + e) = v[k];
+        if constexpr (MASTER) {
+            if (c.param)
+                put_params<N>(param_dtype, c.param, e, w[k].at);
+        }
     }
 }
 
@@ -108,24 +160,27 @@ __device__ __forceinline__ bool is_on(const void *pointer, uintptr_t bytes)
     return (uintptr_t)pointer % bytes == 0;
 }
 
-template <mz_optim_kind KIND, typename TG>
+template <mz_optim_kind KIND, typename TG, typename TW, typename TS>
 __device__ __forceinline__ void update_tile(const mz_optim_hyper &h, const mz_optim_chunk &c, float scale,
-                                            mz_dtype param_dtype, int64_t tile)
+                                            mz_dtype param_dtype, const rounding &r, int64_t tile)
 {
     const float lr = h.lr * c.lr_scale;
     const int64_t first = tile * TILE, end = first + TILE < c.n ? first + TILE : c.n;
-    const bool vectors = end - first == TILE && is_on(c.master, 16) && is_on(c.state1, 16) && is_on(c.state2, 16) &&
-                         is_on(c.grad, VECTOR * sizeof(TG)) && is_on(c.param, VECTOR * sizeof(uint16_t));
+    const bool vectors = end - first == TILE && is_on(c.master, 16) && is_on(c.state1, VECTOR * sizeof(TS)) &&
+                         is_on(c.state2, VECTOR * sizeof(TS)) && is_on(c.grad, VECTOR * sizeof(TG)) &&
+                         is_on(c.param, VECTOR * sizeof(uint16_t)) &&
+                         (sizeof(TW) == sizeof(float) || c.first % VECTOR == 0);
     if (vectors)
-        update_packs<KIND, VECTOR, DEPTH, TG>(h, c, lr, scale, param_dtype, first + threadIdx.x * VECTOR);
+        update_packs<KIND, VECTOR, DEPTH, TG, TW, TS>(h, c, lr, scale, param_dtype, r,
+                                                      first + threadIdx.x * VECTOR);
     else
         for (int64_t i = first + threadIdx.x; i < end; i += THREADS)
-            update_packs<KIND, 1, 1, TG>(h, c, lr, scale, param_dtype, i);
+            update_packs<KIND, 1, 1, TG, TW, TS>(h, c, lr, scale, param_dtype, r, i);
 }
 
 /* The blocks stride over the tiles of all chunks, so that each has as many whatever the chunks' sizes. The chunks
  * are looked at THREADS at a time: `ends` holds the running number of their tiles. */
-template <mz_optim_kind KIND, typename TG>
+template <mz_optim_kind KIND, typename TG, typename TW, typename TS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) optim_kernel(const __grid_constant__ optim_job job)
 {
     __shared__ int64_t ends[THREADS];
@@ -133,6 +188,9 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) optim_kernel(const __grid_con
         return;
     const mz_optim_hyper h = *job.hyper;
     const float scale = *job.grad_scale;
+    rounding r = {};
+    if (sizeof(TW) != sizeof(float) && job.rounding.state)
+        r = {true, job.rounding.site, *job.rounding.state};
     int64_t tile = blockIdx.x, before = 0;
     for (int first = 0; first < job.n_chunks; first += THREADS) {
         const int k = first + (int)threadIdx.x;
@@ -157,7 +215,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) optim_kernel(const __grid_con
             }
             const int64_t begin = before + (low ? ends[low - 1] : 0);
             const mz_optim_chunk chunk = job.chunks[first + low];
-            update_tile<KIND, TG>(h, chunk, scale, job.param_dtype, tile - begin);
+            update_tile<KIND, TG, TW, TS>(h, chunk, scale, job.param_dtype, r, tile - begin);
         }
         before += ends[THREADS - 1];
         __syncthreads();
@@ -166,11 +224,23 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) optim_kernel(const __grid_con
 
 template <mz_optim_kind KIND> static mz_status step(const mz_optim_args *a, mz_stream *stream)
 {
-    const optim_job job = {a->chunks, a->n_chunks, a->hyper, a->grad_scale, a->nonfinite, a->param_dtype};
+    const optim_job job = {a->chunks,    a->n_chunks,    a->hyper,   a->grad_scale,
+                           a->nonfinite, a->param_dtype, a->rounding};
     const int64_t tiles = a->n_elements / TILE + a->n_chunks; /* at most */
     const int64_t at_once = (int64_t)mz_cuda_of(stream)->n_processors * BLOCKS;
     const unsigned grid = (unsigned)(tiles < at_once ? tiles : at_once);
-    FOR_DTYPE(a->grad_dtype, TG, optim_kernel<KIND, TG><<<grid, THREADS, 0, stream->stream>>>(job));
+#define LAUNCH(TG, TW, TS) optim_kernel<KIND, TG, TW, TS><<<grid, THREADS, 0, stream->stream>>>(job)
+    if (!a->no_master)
+        FOR_DTYPE(a->grad_dtype, TG, LAUNCH(TG, float, float));
+    else if (a->state_dtype == MZ_F32 && a->grad_dtype == MZ_F32)
+        LAUNCH(float, __nv_bfloat16, float);
+    else if (a->state_dtype == MZ_F32)
+        LAUNCH(__nv_bfloat16, __nv_bfloat16, float);
+    else if (a->grad_dtype == MZ_F32)
+        LAUNCH(float, __nv_bfloat16, __nv_bfloat16);
+    else
+        LAUNCH(__nv_bfloat16, __nv_bfloat16, __nv_bfloat16);
+#undef LAUNCH
     return mz_cuda_launched("optim");
 }
 

@@ -1,10 +1,11 @@
 #include <math.h>
 
 #include "core/half.h"
+#include "core/rng.h"
 #include "kernels/check.h"
 #include "kernels/ref/ref.h"
 
-/* One element's update. `g` is the scaled gradient; state1 and state2 are the element's own, NULL where the
+/* One element's update. `g` is the scaled gradient; state1 and state2 are the element's own, left alone where the
  * optimiser has none. Returns the new weight. */
 typedef double (*update_fn)(const mz_optim_hyper *h, double lr, double decay, double w, double g, float *state1,
                             float *state2);
@@ -71,15 +72,42 @@ static const update_fn updates[MZ_N_OPTIMS] = {
     [MZ_OPTIM_ADAGRAD] = adagrad, [MZ_OPTIM_LION] = lion,
 };
 
+static float load(const void *p, mz_dtype dtype, int64_t i)
+{
+    return p ? mz_load_f32(p, dtype, i) : 0.0f;
+}
+
+/* `random`: for stochastic rounding. */
+static void store(const mz_optim_args *a, void *p, mz_dtype dtype, int64_t i, float value, uint32_t random)
+{
+    if (p && dtype == MZ_BF16 && a->rounding.state)
+        ((uint16_t *)p)[i] = mz_f32_to_bf16_stochastic(value, random);
+    else if (p)
+        mz_store_f32(p, dtype, i, value);
+}
+
+static uint32_t draw_of(const mz_optim_args *a, const mz_optim_chunk *c, int64_t i)
+{
+    const mz_rng_state *state = a->rounding.state;
+    return state ? mz_rng_u32(state->seed, a->rounding.site, state->step, (uint64_t)(c->first + i)) : 0;
+}
+
 static void update_chunk(const mz_optim_args *a, const mz_optim_chunk *c)
 {
     double lr = (double)a->hyper->lr * (double)c->lr_scale;
+    void *weights = a->no_master ? c->param : c->master;
+    mz_dtype dtype = a->no_master ? MZ_BF16 : MZ_F32;
     for (int64_t i = 0; i < c->n; i++) {
         double g = (double)mz_load_f32(c->grad, a->grad_dtype, i) * (double)*a->grad_scale;
-        c->master[i] = (float)updates[a->kind](a->hyper, lr, (double)c->weight_decay, (double)c->master[i], g,
-                                               c->state1 ? c->state1 + i : NULL, c->state2 ? c->state2 + i : NULL);
-        if (c->param)
-            mz_store_f32(c->param, a->param_dtype, i, c->master[i]);
+        float state1 = load(c->state1, a->state_dtype, i), state2 = load(c->state2, a->state_dtype, i);
+        float w = (float)updates[a->kind](a->hyper, lr, (double)c->weight_decay, (double)load(weights, dtype, i), g,
+                                          &state1, &state2);
+        const uint32_t draw = draw_of(a, c, i);
+        store(a, weights, dtype, i, w, draw);
+        store(a, c->state1, a->state_dtype, i, state1, draw >> 16);
+        store(a, c->state2, a->state_dtype, i, state2, draw + (draw >> 16));
+        if (c->param && !a->no_master)
+            mz_store_f32(c->param, a->param_dtype, i, w);
     }
 }
 

@@ -47,9 +47,13 @@ static const mz_option training[] = {
         "activations; done without being asked for where a step does not fit otherwise"),
     MZ_CHOICE("tf32", NULL, FLAG(tf32),
               "in fp32, let a GPU round the operands of matrix products to TF32 (10 bits): several times as fast"),
-    MZ_DOUBLE("activation-memory", "GIB", "0", 0, 1e6, FLAG(activation_memory),
-              "what the activations of a micro-batch may take; recomputes as little of what is cheap as that needs; 0 "
-              "is no limit"),
+    MZ_CHOICE("stochastic-rounding", NULL, FLAG(stochastic_rounding),
+              "without fp32 master weights (bf16.bf16_master_weights_and_grads), round updated weights to bf16 "
+              "stochastically, so that small updates count on average"),
+    MZ_DOUBLE(
+        "activation-memory", "GIB", "0", 0, 1e6, FLAG(activation_memory),
+        "what the activations of a micro-batch may take; recomputes as little of what is cheap as that needs; 0 "
+        "is no limit"),
     MZ_INT("zero-stage", "STAGE", "0, or 2 for \"auto\"", 0, 3, FLAG(zero_stage),
            "what is sharded: 0 nothing, 1 optimiser state, 2 and gradients, 3 and parameters"),
     MZ_INT64("seed", "N", "42", 0, 9e18, FLAG(seed), "of initialisation, dropout and the order of samples"),

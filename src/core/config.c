@@ -26,6 +26,7 @@ void mz_config_defaults_init(mz_config_defaults *defaults)
         .seed = -1,
         .gradient_checkpointing = -1,
         .recompute_cheap = -1,
+        .stochastic_rounding = -1,
         .tf32 = -1,
         .activation_memory = -1,
         .comm_timeout_seconds = -1,

@@ -144,5 +144,8 @@ mz_status mz_config_resolve_flags(mz_config_reader *reader)
     wanted = reader->flags->tf32;
     if (wanted >= 0 && mz_config_state_of(reader, "mpizero.tf32") != MZ_KEY_GIVEN)
         config->tf32 = wanted > 0;
+    wanted = reader->flags->stochastic_rounding;
+    if (wanted >= 0 && mz_config_state_of(reader, "mpizero.stochastic_rounding") != MZ_KEY_GIVEN)
+        config->stochastic_rounding = wanted > 0;
     return resolve_stage(reader);
 }

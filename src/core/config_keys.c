@@ -205,14 +205,15 @@ const mz_config_key mz_config_keys[] = {
     INT("fp16.hysteresis", "2", 1, 2147483647, fp16.hysteresis, NULL),
     BOOL("fp16.consecutive_hysteresis", "false", fp16.consecutive_hysteresis),
     REAL("fp16.min_loss_scale", "1", TINY, 1e300, fp16.min_loss_scale, NULL),
-    REFUSE("fp16.fp16_master_weights_and_grads", MZ_KEY_BOOL, "false", "master weights are always fp32"),
+    REFUSE("fp16.fp16_master_weights_and_grads", MZ_KEY_BOOL, "false",
+           "fp16 ends at 6e-8 below, where small weights and updates are lost: master weights of fp16 are fp32"),
     STRICT("bf16"),
     CODED("bf16.enabled", MZ_KEY_BOOL, "false", 0, 0, NULL, "--mixed-precision bf16", NULL),
     IDLE("bf16.immediate_grad_update", MZ_KEY_BOOL, "false",
          "gradients are accumulated as soon as they are formed"),
     BOOL("bf16.check_grad_overflow", "true", bf16_check_grad_overflow),
-    REFUSE("bf16.bf16_master_weights_and_grads", MZ_KEY_BOOL, "false", "master weights are always fp32"),
-    REFUSE("bf16.bf16_optimizer_states", MZ_KEY_BOOL, "false", "the optimiser's states are always fp32"),
+    BOOL("bf16.bf16_master_weights_and_grads", "false", bf16_master_weights_and_grads),
+    BOOL("bf16.bf16_optimizer_states", "false", bf16_optimizer_states),
 
     /* ZeRO. */
     STRICT("zero_optimization"),
@@ -354,6 +355,7 @@ const mz_config_key mz_config_keys[] = {
     INT("mpizero.activation_checkpointing_every", "0", 0, 2147483647, activation_checkpointing_every, NULL),
     BOOL("mpizero.recompute_cheap", "false", recompute_cheap),
     BOOL("mpizero.tf32", "false", tf32),
+    BOOL("mpizero.stochastic_rounding", "false", stochastic_rounding),
     REAL("mpizero.activation_memory", "0", 0, 1e6, activation_memory, NULL),
 };
 

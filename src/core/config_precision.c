@@ -7,6 +7,10 @@
 #define FP16 "fp16.enabled"
 #define BF16 "bf16.enabled"
 
+#define NO_MASTERS   "bf16.bf16_master_weights_and_grads"
+#define SMALL_STATES "bf16.bf16_optimizer_states"
+#define STOCHASTIC   "mpizero.stochastic_rounding"
+
 /* Whether the file or, where it is silent, the command line wants this type. */
 static mz_status wanted(const mz_config_reader *reader, const char *path, const char *name, const char *flag,
                         bool *yes)
@@ -27,6 +31,27 @@ static mz_status wanted(const mz_config_reader *reader, const char *path, const 
 static mz_dtype dtype_of(const mz_config_reader *reader, const char *path, mz_dtype given, mz_dtype otherwise)
 {
     return mz_config_state_of(reader, path) == MZ_KEY_GIVEN ? (mz_dtype)(given % 3) : otherwise;
+}
+
+/* Training without fp32 master weights. */
+static mz_status resolve_masters(mz_config_reader *reader)
+{
+    mz_config *config = &reader->config;
+    if (config->bf16_optimizer_states && !config->bf16_master_weights_and_grads)
+        return mz_config_fail(reader, mz_config_line_of(reader, SMALL_STATES), SMALL_STATES,
+                              "expected bf16_master_weights_and_grads with it, as DeepSpeed does, found false; set "
+                              "both, or remove it");
+    if (config->bf16_master_weights_and_grads && config->dtype != MZ_BF16) {
+        mz_config_warn(reader, mz_config_line_of(reader, NO_MASTERS), NO_MASTERS, "no effect: bf16 is not enabled");
+        config->bf16_master_weights_and_grads = config->bf16_optimizer_states = false;
+    }
+    if (config->stochastic_rounding && !config->bf16_master_weights_and_grads)
+        return mz_config_fail(reader, mz_config_line_of(reader, STOCHASTIC), STOCHASTIC,
+                              "expected bf16 with bf16.bf16_master_weights_and_grads, found %s; with fp32 master "
+                              "weights no update is "
+                              "rounded to 16 bits: set that key, or leave stochastic rounding out",
+                              config->dtype == MZ_F32 ? "fp32" : "fp32 master weights");
+    return MZ_OK;
 }
 
 mz_status mz_config_resolve_precision(mz_config_reader *reader)
@@ -58,5 +83,5 @@ mz_status mz_config_resolve_precision(mz_config_reader *reader)
         return mz_config_fail(reader, mz_config_line_of(reader, accumulation), accumulation,
                               "expected fp32 or the training type %s, found %s; choose one of the two",
                               mz_dtype_name(config->dtype), mz_dtype_name(config->grad_accum_dtype));
-    return MZ_OK;
+    return resolve_masters(reader);
 }

@@ -24,6 +24,17 @@ static inline uint16_t mz_f32_to_bf16(float f)
     return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
+/* Stochastic rounding: the neighbour farther from zero with the probability of f's share of the way to it, which
+ * 16 random bits decide; the upper half of `random` is not looked at. What bf16 holds stays as it is. */
+static inline uint16_t mz_f32_to_bf16_stochastic(float f, uint32_t random)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    if ((u & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)((u >> 16) | 0x40u);
+    return (uint16_t)((u + (random & 0xffffu)) >> 16);
+}
+
 float mz_f16_to_f32(uint16_t h);
 uint16_t mz_f32_to_f16(float f);
 

@@ -217,8 +217,9 @@ static mz_status meta_optim(const mz_optim_args *a, mz_stream *stream)
     mz_status status = mz_check_optim(a);
     if (status)
         return status;
-    double per_element = size_of(a->grad_dtype) + 8.0 * (1.0 + states[a->kind]) +
-                         (a->param_dtype == MZ_F32 ? 0.0 : size_of(a->param_dtype));
+    double weights = a->no_master ? 2 * size_of(a->param_dtype)
+                                  : 8.0 + (a->param_dtype == MZ_F32 ? 0.0 : size_of(a->param_dtype));
+    double per_element = size_of(a->grad_dtype) + weights + 2 * size_of(a->state_dtype) * states[a->kind];
     double n = (double)a->n_elements;
     mz_meta_count(stream, &(mz_meta_counts){
                               .other_flops = 12.0 * n, .bytes = per_element * n, .updates = n, .n_launches = 1});

@@ -182,10 +182,25 @@ static mz_status wanted_kinds(mz_engine *engine, bool wanted[MZ_N_SHARD_KINDS])
     return st;
 }
 
+/* Between runs with and without master weights. */
+static void say_rounding(const mz_engine *engine, const mz_checkpoint *checkpoint)
+{
+    const bool small = mz_checkpoint_n_tensors(checkpoint) > 0 &&
+                       mz_checkpoint_tensor_at(checkpoint, 0)->dtypes[MZ_SHARD_PARAM] == MZ_BF16;
+    const bool no_masters = engine->config.bf16_master_weights_and_grads;
+    if (small && !no_masters)
+        mz_log_root(MZ_LOG_INFO, "%s holds bf16 weights: master weights begin as these",
+                    mz_checkpoint_folder(checkpoint));
+    if (!small && no_masters)
+        mz_log_root(MZ_LOG_INFO, "%s holds fp32 weights: without master weights they are rounded to bf16",
+                    mz_checkpoint_folder(checkpoint));
+}
+
 static mz_status load_kinds(mz_engine *engine, mz_checkpoint *checkpoint)
 {
     bool wanted[MZ_N_SHARD_KINDS];
     mz_checkpoint_source source = {.checkpoint = checkpoint, .kind = MZ_SHARD_PARAM};
+    say_rounding(engine, checkpoint);
     mz_status st = mz_zero_load_params(engine->zero, mz_checkpoint_source_read, &source);
     if (st == MZ_OK)
         st = wanted_kinds(engine, wanted);

@@ -11,7 +11,7 @@
 
 /* Where a shard of parameters lies. */
 typedef struct place {
-    const float *begin;
+    uintptr_t begin;
     int64_t count, block;
     int64_t first; /* of its blocks among those of all such shards */
 } place;
@@ -19,24 +19,26 @@ typedef struct place {
 typedef struct place_list {
     place *places; /* by address */
     int64_t n, n_blocks;
+    int64_t size; /* of an element, in bytes */
 } place_list;
 
 static int compare_places(const void *a, const void *b)
 {
-    const uintptr_t x = (uintptr_t)((const place *)a)->begin, y = (uintptr_t)((const place *)b)->begin;
+    const uintptr_t x = ((const place *)a)->begin, y = ((const place *)b)->begin;
     return (x > y) - (x < y);
 }
 
 static mz_status list_places(const mz_zero *z, int64_t (*block_of)(int64_t), place_list *list)
 {
+    list->size = (int64_t)mz_dtype_size(z->master_dtype);
     list->places = mz_calloc((size_t)z->n_shards + 1, sizeof *list->places);
     if (!list->places)
         return MZ_ERR_MEMORY;
     for (int64_t i = 0; i < z->n_shards && z->shards[i].kind == MZ_SHARD_PARAM; i++) {
         const mz_shard *shard = &z->shards[i];
         const int64_t block = block_of(shard->count);
-        list->places[list->n++] =
-            (place){.begin = shard->data, .count = shard->count, .block = block, .first = list->n_blocks};
+        list->places[list->n++] = (place){
+            .begin = (uintptr_t)shard->data, .count = shard->count, .block = block, .first = list->n_blocks};
         list->n_blocks += (shard->count + block - 1) / block;
     }
     qsort(list->places, (size_t)list->n, sizeof *list->places, compare_places);
@@ -44,13 +46,13 @@ static mz_status list_places(const mz_zero *z, int64_t (*block_of)(int64_t), pla
 }
 
 /* The first place that ends behind `at`; NULL when there is none. */
-static const place *find_place(const place_list *list, const float *at)
+static const place *find_place(const place_list *list, uintptr_t at)
 {
     int64_t low = 0, high = list->n;
     while (low < high) {
         const int64_t middle = (low + high) / 2;
         const place *p = &list->places[middle];
-        if ((uintptr_t)(p->begin + p->count) > (uintptr_t)at)
+        if (p->begin + (uintptr_t)(p->count * list->size) > at)
             high = middle;
         else
             low = middle + 1;
@@ -60,36 +62,43 @@ static const place *find_place(const place_list *list, const float *at)
 
 /* How many of the n elements from `at` on lie in one block, or in none; *block: which, -1: none; *begins: its first
  * is among them. */
-static int64_t cut(const place_list *list, const float *at, int64_t n, int64_t *block, bool *begins)
+static int64_t cut(const place_list *list, uintptr_t at, int64_t n, int64_t *block, bool *begins)
 {
     const place *p = find_place(list, at);
     *block = -1;
     *begins = false;
-    if (!p || (uintptr_t)p->begin >= (uintptr_t)(at + n))
+    if (!p || p->begin >= at + (uintptr_t)(n * list->size))
         return n;
-    if ((uintptr_t)p->begin > (uintptr_t)at)
-        return p->begin - at;
-    const int64_t done = at - p->begin, end = (done / p->block + 1) * p->block;
+    if (p->begin > at)
+        return (int64_t)(p->begin - at) / list->size;
+    const int64_t done = (int64_t)(at - p->begin) / list->size, end = (done / p->block + 1) * p->block;
     const int64_t left = (end < p->count ? end : p->count) - done;
     *block = p->first + done / p->block;
     *begins = done % p->block == 0;
     return left < n ? left : n;
 }
 
-static size_t bytes_at(const void *base, int64_t elements, mz_dtype dtype)
+static void *element_at(const void *base, int64_t i, mz_dtype dtype)
 {
-    return base ? (size_t)elements * mz_dtype_size(dtype) : 0;
+    return base ? (uint8_t *)(uintptr_t)base + (size_t)i * mz_dtype_size(dtype) : NULL;
+}
+
+/* What the update keeps in full: the masters, or where there are none the parameters. */
+static const void *weights_of(const mz_optim_chunk *chunk)
+{
+    return chunk->master ? (const void *)chunk->master : chunk->param;
 }
 
 static mz_optim_chunk part_of(const mz_zero *z, const mz_optim_chunk *chunk, int64_t begin, int64_t n)
 {
     mz_optim_chunk part = *chunk;
-    part.master += begin;
-    part.state1 = chunk->state1 ? chunk->state1 + begin : NULL;
-    part.state2 = chunk->state2 ? chunk->state2 + begin : NULL;
-    part.grad = (const uint8_t *)chunk->grad + bytes_at(chunk->grad, begin, z->shard_dtype);
-    part.param = chunk->param ? (uint8_t *)chunk->param + bytes_at(chunk->param, begin, z->dtype) : NULL;
+    part.master = element_at(chunk->master, begin, MZ_F32);
+    part.state1 = element_at(chunk->state1, begin, z->state_dtype);
+    part.state2 = element_at(chunk->state2, begin, z->state_dtype);
+    part.grad = element_at(chunk->grad, begin, z->shard_dtype);
+    part.param = element_at(chunk->param, begin, z->dtype);
     part.n = n;
+    part.first += begin;
     return part;
 }
 
@@ -104,7 +113,8 @@ static void cut_chunks(const mz_zero *z, const place_list *list, mz_checksums *s
             const mz_optim_chunk *chunk = &u->chunks[i];
             for (int64_t done = 0, n, block; done < chunk->n; done += n) {
                 bool begins;
-                n = cut(list, chunk->master + done, chunk->n - done, &block, &begins);
+                n = cut(list, (uintptr_t)weights_of(chunk) + (uintptr_t)(done * list->size), chunk->n - done,
+                        &block, &begins);
                 if (sums->chunks) {
                     sums->chunks[sums->n_chunks] = part_of(z, chunk, done, n);
                     sums->targets[sums->n_chunks] =
@@ -155,11 +165,13 @@ void mz_zero_checksums_add(void *zero, const mz_optim_chunk *chunk, int64_t begi
 {
     const mz_zero *z = zero;
     const mz_checksum_target *target = &z->checksums.targets[chunk - z->checksums.chunks];
-    const float *const values[MZ_N_SHARD_KINDS] = {chunk->master, chunk->state1, chunk->state2};
+    const void *const values[MZ_N_SHARD_KINDS] = {weights_of(chunk), chunk->state1, chunk->state2};
     const bool begins = target->begins && begin == 0;
     for (int kind = 0; target->crc && kind <= z->n_states; kind++) {
         uint32_t *crc = target->crc + kind * z->checksums.n_blocks;
-        *crc = mz_crc32c(begins ? 0 : *crc, values[kind] + begin, (size_t)(end - begin) * sizeof(float));
+        const mz_dtype dtype = mz_zero_kind_dtype(z, (mz_shard_kind)kind);
+        *crc = mz_crc32c(begins ? 0 : *crc, element_at(values[kind], begin, dtype),
+                         (size_t)(end - begin) * mz_dtype_size(dtype));
     }
 }
 

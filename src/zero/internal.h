@@ -13,12 +13,12 @@ typedef struct mz_zero_segment {
     int64_t own_begin, own_count; /* elements whose master and state this rank keeps */
     uint8_t *full;                /* parameters; sharded ones in stage 3: while gathered */
     uint8_t *own;                 /* this rank's slice of the parameters */
-    float *master;                /* own_count; in fp32 training the same as own */
-    float *state[2];              /* own_count */
-    uint8_t *second;              /* hpZ: this rank's slice of the group's copy */
-    bool second_fresh;            /* it holds the present parameters */
-    uint8_t *grad;                /* gradient of the whole segment, grad_dtype */
-    uint8_t *grad_own;            /* reduced gradient, own_count, shard_dtype */
+    uint8_t *master;   /* own_count, master_dtype; where parameters are their own masters the same as own */
+    uint8_t *state[2]; /* own_count, state_dtype */
+    uint8_t *second;   /* hpZ: this rank's slice of the group's copy */
+    bool second_fresh; /* it holds the present parameters */
+    uint8_t *grad;     /* gradient of the whole segment, grad_dtype */
+    uint8_t *grad_own; /* reduced gradient, own_count, shard_dtype */
 } mz_zero_segment;
 
 /* What happened since creation; the tests read it. */
@@ -99,6 +99,7 @@ typedef struct mz_zero_scalars {
     uint64_t nonfinite; /* counted */
     uint64_t never;     /* 0: whether to skip is known on the host */
     float grad_scale;
+    mz_rng_state rounding;
 } mz_zero_scalars;
 
 typedef struct mz_zero_block {
@@ -146,15 +147,16 @@ struct mz_zero {
     mz_runner *runner;
     int stage; /* 0 when there is one rank: nothing is divided then */
     int rank, size;
-    /* groups.c: the ranks that share one copy of the model state (all, or those of a MiCS group), the ranks with equal
-     * slices in other groups, and hpZ's groups */
+    /* groups.c: the ranks that share one copy of the model state (all, or those of a MiCS group), the ranks with
+     * equal slices in other groups, and hpZ's groups */
     mz_comm *shard_comm, *replica_comm, *second_comm;
     int shard_rank, shard_size, replica, n_replicas;
-    int second_rank, second_size; /* 0: no second copy */
-    mz_dtype dtype;       /* of parameters */
-    mz_dtype grad_dtype;  /* of param->grad */
-    mz_dtype shard_dtype; /* of reduced gradients */
-    mz_dtype wire_dtype;  /* of gradients under way */
+    int second_rank, second_size;       /* 0: no second copy */
+    mz_dtype dtype;                     /* of parameters */
+    mz_dtype grad_dtype;                /* of param->grad */
+    mz_dtype shard_dtype;               /* of reduced gradients */
+    mz_dtype wire_dtype;                /* of gradients under way */
+    mz_dtype master_dtype, state_dtype; /* fp32, or where no masters are kept bf16 */
     bool inference;
     int n_states; /* of the optimiser; 0 in inference */
     mz_layout *layout;
@@ -166,8 +168,8 @@ struct mz_zero {
     int n_blocks, blocks_capacity;
     mz_zero_block param_blocks[MZ_ZERO_PARAM_BLOCKS]; /* what parameters are gathered from */
     mz_zero_memory memory;
-    float *staging; /* pinned, MZ_ZERO_STAGING elements */
-    float *loading; /* the same in device memory, where no master is kept; NULL elsewhere */
+    float *staging;      /* pinned, MZ_ZERO_STAGING elements */
+    uint16_t *staging16; /* behind them: the same in 16 bits */
     mz_shard *shards;
     int64_t n_shards;
 
@@ -192,9 +194,15 @@ static inline bool mz_zero_talks(const mz_zero *z)
     return z->comm && z->size > 1;
 }
 
+/* The parameters are their own masters: in fp32 training, and in bf16 without master weights. */
 static inline bool mz_zero_is_master(const mz_zero *z)
 {
-    return z->dtype == MZ_F32;
+    return z->dtype == z->master_dtype;
+}
+
+static inline mz_dtype mz_zero_kind_dtype(const mz_zero *z, mz_shard_kind kind)
+{
+    return kind == MZ_SHARD_PARAM ? z->master_dtype : z->state_dtype;
 }
 
 /* groups.c */
@@ -205,7 +213,6 @@ void mz_zero_groups_free(mz_zero *z);
 /* memory.c: device memory, cleared, counted in *category, freed with z. No elements: NULL. */
 mz_status mz_zero_alloc(mz_zero *z, int64_t n, size_t element_bytes, size_t *category, void **memory);
 mz_status mz_zero_alloc_segments(mz_zero *z);
-mz_status mz_zero_alloc_loading(mz_zero *z);
 /* Collective: the ranks may gather parameters from each other's memory. */
 mz_status mz_zero_share_params(mz_zero *z);
 void mz_zero_free_blocks(mz_zero *z);

@@ -9,7 +9,7 @@ zero_rig = tests/zero/rig.c tests/zero/rig.h
 zero_tests = tests/zero/agree.np1 tests/zero/agree.np2 tests/zero/agree.np3 tests/zero/agree.np4 \
 	tests/zero/keys.np2 tests/zero/keys.np3 tests/zero/memory tests/zero/odd_models.np2 tests/zero/overflow.np2 tests/zero/overflow.np3 \
 	tests/zero/state.np4 tests/zero/groups.np4 tests/zero/groups.np8 tests/zero/checksums.np1 \
-	tests/zero/checksums.np3
+	tests/zero/checksums.np3 tests/zero/no_master.np1 tests/zero/no_master.np2 tests/zero/no_master.np4
 check_PROGRAMS += $(zero_tests)
 TESTS += $(zero_tests)
 tests_zero_agree_np1_SOURCES = tests/zero/agree.c $(zero_rig)
@@ -25,6 +25,9 @@ tests_zero_overflow_np3_SOURCES = tests/zero/overflow.c $(zero_rig)
 tests_zero_state_np4_SOURCES = tests/zero/state.c $(zero_rig)
 tests_zero_checksums_np1_SOURCES = tests/zero/checksums.c $(zero_rig)
 tests_zero_checksums_np3_SOURCES = tests/zero/checksums.c $(zero_rig)
+tests_zero_no_master_np1_SOURCES = tests/zero/no_master.c $(zero_rig)
+tests_zero_no_master_np2_SOURCES = tests/zero/no_master.c $(zero_rig)
+tests_zero_no_master_np4_SOURCES = tests/zero/no_master.c $(zero_rig)
 tests_zero_groups_np4_SOURCES = tests/zero/groups.c $(zero_rig)
 tests_zero_groups_np8_SOURCES = tests/zero/groups.c $(zero_rig)
 if HAVE_CMOCKA

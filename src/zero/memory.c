@@ -119,8 +119,9 @@ static mz_status alloc_optimizer(mz_zero *z)
     mz_status status = MZ_OK;
     if (!mz_zero_is_master(z) && !z->inference)
         status = mz_zero_alloc(z, owned, sizeof(float), &z->memory.master, &memory[0]);
+    const size_t size = mz_dtype_size(z->state_dtype);
     for (int i = 0; !status && i < z->n_states; i++)
-        status = mz_zero_alloc(z, owned, sizeof(float), &z->memory.optimizer, &memory[1 + i]);
+        status = mz_zero_alloc(z, owned, size, &z->memory.optimizer, &memory[1 + i]);
     if (status)
         return status;
     owned = 0;
@@ -128,11 +129,11 @@ static mz_status alloc_optimizer(mz_zero *z)
         mz_zero_segment *s = &z->segments[i];
         const int64_t at = place(&owned, s->own_count);
         if (mz_zero_is_master(z))
-            s->master = (float *)(void *)s->own;
+            s->master = s->own;
         else if (!z->inference)
-            s->master = (float *)memory[0] + at;
+            s->master = (uint8_t *)memory[0] + (size_t)at * sizeof(float);
         for (int k = 0; k < z->n_states; k++)
-            s->state[k] = (float *)memory[1 + k] + at;
+            s->state[k] = (uint8_t *)memory[1 + k] + (size_t)at * size;
     }
     return MZ_OK;
 }
@@ -172,15 +173,6 @@ mz_status mz_zero_alloc_segments(mz_zero *z)
         status = alloc_optimizer(z);
     if (!status && !z->inference)
         status = alloc_grads(z, owned);
-    return status;
-}
-
-mz_status mz_zero_alloc_loading(mz_zero *z)
-{
-    bool needed = z->inference && !mz_zero_is_master(z);
-    void *memory;
-    mz_status status = mz_zero_alloc(z, needed ? MZ_ZERO_STAGING : 0, sizeof(float), &z->memory.other, &memory);
-    z->loading = memory;
     return status;
 }
 

@@ -1,5 +1,6 @@
 /* What is saved and where it comes from: this rank's runs of each tensor. */
 #include "core/error.h"
+#include "core/half.h"
 #include "core/memory.h"
 
 #include "zero/internal.h"
@@ -10,10 +11,11 @@ const char *mz_shard_kind_name(mz_shard_kind kind)
     return names[kind];
 }
 
-/* This rank's elements of one kind of a segment. */
-static float *values_of(const mz_zero_segment *s, mz_shard_kind kind)
+/* This rank's elements of one kind of a segment, from the i-th on. */
+static uint8_t *values_at(const mz_zero *z, const mz_zero_segment *s, mz_shard_kind kind, int64_t i)
 {
-    return kind == MZ_SHARD_PARAM ? s->master : s->state[kind - MZ_SHARD_STATE1];
+    uint8_t *values = kind == MZ_SHARD_PARAM ? s->master : s->state[kind - MZ_SHARD_STATE1];
+    return values + (size_t)i * mz_dtype_size(mz_zero_kind_dtype(z, kind));
 }
 
 static int n_kinds(const mz_zero *z)
@@ -66,7 +68,8 @@ mz_status mz_zero_shards_create(mz_zero *z)
                                 .count = n};
             for (int d = 0; d < spec->n_dims; d++)
                 shard->shape[d] = spec->shape[d];
-            shard->data = values_of(s, shard->kind) + z->layout->tensors[t].offset + offset - s->own_begin;
+            shard->dtype = mz_zero_kind_dtype(z, shard->kind);
+            shard->data = values_at(z, s, shard->kind, z->layout->tensors[t].offset + offset - s->own_begin);
         }
     return MZ_OK;
 }
@@ -88,15 +91,14 @@ mz_status mz_zero_shards(mz_zero *z, const mz_shard **shards, int64_t *n_shards)
 /* The staging buffer's n values to elements at.. of this rank's slice. */
 static mz_status put(mz_zero *z, const mz_zero_segment *s, mz_shard_kind kind, int64_t at, int64_t n)
 {
-    float *to = z->loading ? z->loading : values_of(s, kind) + at;
-    mz_status status = z->device->ops->copy(z->compute, to, z->staging, (size_t)n * sizeof *to);
-    mz_cast_args args = {.n = n,
-                         .src = to,
-                         .src_dtype = MZ_F32,
-                         .dst = s->own + (size_t)at * mz_dtype_size(z->dtype),
-                         .dst_dtype = z->dtype,
-                         .scale = 1};
-    return status || !z->loading ? status : z->device->ops->kernels->cast(&args, z->compute);
+    const bool kept = kind != MZ_SHARD_PARAM || s->master; /* inference in 16 bits has parameters only */
+    const mz_dtype dtype = kept ? mz_zero_kind_dtype(z, kind) : z->dtype;
+    const size_t size = mz_dtype_size(dtype);
+    void *to = kept ? values_at(z, s, kind, at) : s->own + (size_t)at * size;
+    if (dtype == MZ_F32)
+        return z->device->ops->copy(z->compute, to, z->staging, (size_t)n * size);
+    mz_convert(z->staging16, dtype, z->staging, MZ_F32, n);
+    return z->device->ops->copy(z->compute, to, z->staging16, (size_t)n * size);
 }
 
 /* Fills this rank's run of one tensor, by way of the staging buffer. */
@@ -142,7 +144,8 @@ static mz_status settle(mz_zero *z)
         if (s->master && !mz_zero_is_master(z))
             status = z->device->ops->kernels->cast(&args, z->compute);
         for (int k = 0; !status && k < z->n_states; k++)
-            status = z->device->ops->fill(z->compute, s->state[k], 0, (size_t)s->own_count * sizeof(float));
+            status = z->device->ops->fill(z->compute, s->state[k], 0,
+                                          (size_t)s->own_count * mz_dtype_size(z->state_dtype));
     }
     return status;
 }

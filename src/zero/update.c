@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/memory.h"
+#include "core/rng.h"
 
 #include "zero/internal.h"
 
@@ -103,6 +104,11 @@ static void set_hyper(const mz_zero *z, const mz_zero_step_info *step, mz_optim_
     };
 }
 
+static bool rounds_stochastically(const mz_zero *z)
+{
+    return z->master_dtype == MZ_BF16 && z->config.stochastic_rounding;
+}
+
 static mz_status optimize(mz_zero *z, bool checksums)
 {
     mz_updater *u = &z->updater;
@@ -120,6 +126,10 @@ static mz_status optimize(mz_zero *z, bool checksums)
             .nonfinite = &u->device->never,
             .grad_dtype = z->shard_dtype,
             .param_dtype = z->dtype,
+            .no_master = z->master_dtype == MZ_BF16,
+            .state_dtype = z->state_dtype,
+            .rounding = {.state = rounds_stochastically(z) ? &u->device->rounding : NULL,
+                         .site = mz_rng_site("stochastic rounding", 0)},
             .updated = checksums ? mz_zero_checksums_add : NULL,
             .updated_context = z,
         };
@@ -159,6 +169,7 @@ mz_status mz_zero_update(mz_zero *z, mz_zero_step_info *step)
     set_hyper(z, step, &z->updater.host.hyper);
     z->updater.host.grad_scale = (float)(unscale * (clip < 1 ? clip : 1));
     z->updater.host.never = 0;
+    z->updater.host.rounding = (mz_rng_state){.seed = z->config.seed, .step = (uint64_t)step->step};
     status = optimize(z, step->checksums && z->checksums.chunks);
     return status ? status : mz_zero_refresh(z);
 }
@@ -172,8 +183,14 @@ typedef struct chunk_list {
     int64_t in_group, limit; /* elements of the last group, and of a group at most */
 } chunk_list;
 
-/* Elements [begin, begin + n) of this rank's part of a segment, cut where a group is full. */
-static void add_run(const mz_zero *z, const mz_zero_segment *s, int64_t begin, int64_t n, bool decay,
+static void *element_at(uint8_t *values, mz_dtype dtype, int64_t i)
+{
+    return values ? values + (size_t)i * mz_dtype_size(dtype) : NULL;
+}
+
+/* Elements [begin, begin + n) of this rank's part of a segment, cut where a group is full. `first`: the number of
+ * the first one among all of the model's. */
+static void add_run(const mz_zero *z, const mz_zero_segment *s, int64_t begin, int64_t n, bool decay, int64_t first,
                     chunk_list *list)
 {
     while (n > 0) {
@@ -186,12 +203,13 @@ static void add_run(const mz_zero *z, const mz_zero_segment *s, int64_t begin, i
         int64_t part = n < list->limit - list->in_group ? n : list->limit - list->in_group;
         if (list->chunks) {
             list->chunks[list->n] = (mz_optim_chunk){
-                .master = s->master + begin,
-                .state1 = s->state[0] ? s->state[0] + begin : NULL,
-                .state2 = s->state[1] ? s->state[1] + begin : NULL,
-                .grad = s->grad_own + (size_t)begin * mz_dtype_size(z->shard_dtype),
-                .param = mz_zero_is_master(z) ? NULL : s->own + (size_t)begin * mz_dtype_size(z->dtype),
+                .master = z->master_dtype == MZ_F32 ? element_at(s->master, MZ_F32, begin) : NULL,
+                .state1 = element_at(s->state[0], z->state_dtype, begin),
+                .state2 = element_at(s->state[1], z->state_dtype, begin),
+                .grad = element_at(s->grad_own, z->shard_dtype, begin),
+                .param = z->dtype == MZ_F32 ? NULL : element_at(s->own, z->dtype, begin),
                 .n = part,
+                .first = first,
                 .weight_decay = decay ? (float)z->config.optimizer.weight_decay : 0,
                 .lr_scale = 1,
             };
@@ -201,7 +219,24 @@ static void add_run(const mz_zero *z, const mz_zero_segment *s, int64_t begin, i
         list->n++;
         list->in_group += part;
         begin += part;
+        first += part;
         n -= part;
+    }
+}
+
+/* Each tensor by itself, for its elements' numbers: those of the tensors in the model's order, one after the other,
+ * each from a multiple of 64 on. They follow from the model alone, not from where ranks and stages put tensors. */
+static void add_tensors(const mz_zero *z, chunk_list *list)
+{
+    int64_t first = 0;
+    for (int t = 0; t < z->layout->n_tensors; t++) {
+        const mz_layout_tensor *tensor = &z->layout->tensors[t];
+        const mz_zero_segment *s = &z->segments[tensor->segment];
+        int64_t offset, n;
+        mz_layout_intersect(z->layout, t, s->own_begin, s->own_count, &offset, &n);
+        add_run(z, s, tensor->offset + offset - s->own_begin, n, tensor->offset < s->at.decay_end, first + offset,
+                list);
+        first += (tensor->numel + MZ_LAYOUT_ALIGN - 1) / MZ_LAYOUT_ALIGN * MZ_LAYOUT_ALIGN;
     }
 }
 
@@ -210,12 +245,14 @@ static void add_chunks(const mz_zero *z, chunk_list *list)
     *list = (chunk_list){.chunks = list->chunks, .groups = list->groups};
     list->limit = z->config.zero.sub_group_size / MZ_LAYOUT_ALIGN * MZ_LAYOUT_ALIGN;
     list->limit = list->limit < MZ_LAYOUT_ALIGN ? MZ_LAYOUT_ALIGN : list->limit;
-    for (int i = 0; i < z->layout->n_segments; i++) {
+    if (rounds_stochastically(z))
+        add_tensors(z, list);
+    for (int i = 0; i < z->layout->n_segments && !rounds_stochastically(z); i++) {
         const mz_zero_segment *s = &z->segments[i];
         int64_t decay = s->at.decay_end - s->own_begin;
         decay = decay < 0 ? 0 : decay > s->own_count ? s->own_count : decay;
-        add_run(z, s, 0, decay, true, list);
-        add_run(z, s, decay, s->own_count - decay, false, list);
+        add_run(z, s, 0, decay, true, 0, list);
+        add_run(z, s, decay, s->own_count - decay, false, 0, list);
     }
 }
 

@@ -234,6 +234,9 @@ static void set_identity(mz_zero *z, const mz_zero_options *o)
     z->shard_dtype = z->stage >= 2 ? z->config.grad_accum_dtype : z->grad_dtype;
     z->wire_dtype = z->config.communication_data_type;
     z->inference = o->inference;
+    const bool no_master = z->dtype == MZ_BF16 && z->config.bf16_master_weights_and_grads && !z->inference;
+    z->master_dtype = no_master ? MZ_BF16 : MZ_F32;
+    z->state_dtype = no_master && z->config.bf16_optimizer_states ? MZ_BF16 : MZ_F32;
     z->n_states = o->inference ? 0 : count_states(&z->config.optimizer);
     z->overlap = z->size > 1 && z->config.zero.overlap_comm;
 }
@@ -259,13 +262,13 @@ static mz_status create_parts(mz_zero *z, const mz_zero_options *o)
     if (!z->overlap)
         z->transfer = z->compute;
     if (!status)
-        status = z->device->ops->alloc_pinned(z->device, MZ_ZERO_STAGING * sizeof(float), &staging);
+        status = z->device->ops->alloc_pinned(
+            z->device, MZ_ZERO_STAGING * (sizeof *z->staging + sizeof *z->staging16), &staging);
     if (status)
         return status;
     z->staging = staging;
+    z->staging16 = (uint16_t *)(void *)(z->staging + MZ_ZERO_STAGING);
     status = mz_zero_alloc_segments(z);
-    if (!status)
-        status = mz_zero_alloc_loading(z);
     if (!status)
         status = mz_zero_reducer_create(z);
     if (!status)

@@ -151,7 +151,8 @@ static const struct bad json_cases[] = {
      NULL,
      0},
     {"quantised gradients without reduce_scatter",
-     "{" BATCH "\"zero_optimization\": {\"stage\": 3, \"zero_quantized_gradients\": true, \"reduce_scatter\": false}}",
+     "{" BATCH
+     "\"zero_optimization\": {\"stage\": 3, \"zero_quantized_gradients\": true, \"reduce_scatter\": false}}",
      {"zero_quantized_gradients", "expected reduce_scatter"},
      NULL,
      0},
@@ -207,10 +208,29 @@ static const struct bad json_cases[] = {
     {"window zero", "{" BATCH "\"fp16\": {\"loss_scale_window\": 0}}", {"at least 1"}, NULL, 0},
     {"fp16 masters",
      "{" BATCH "\"fp16\": {\"fp16_master_weights_and_grads\": true}}",
-     {"master weights are always fp32"},
+     {"master weights of fp16 are fp32"},
      NULL,
      0},
-    {"bf16 states", "{" BATCH "\"bf16\": {\"bf16_optimizer_states\": true}}", {"always fp32"}, NULL, 0},
+    {"bf16 states alone",
+     "{\n" BATCH "\"bf16\": {\"enabled\": true,\n\"bf16_optimizer_states\": true}}",
+     {"ds.json:4", "bf16.bf16_optimizer_states", "bf16_master_weights_and_grads with it"},
+     NULL,
+     0},
+    {"stochastic rounding with masters",
+     "{\n" BATCH "\"bf16\": {\"enabled\": true},\n\"mpizero\": {\"stochastic_rounding\": true}}",
+     {"ds.json:4", "mpizero.stochastic_rounding", "found fp32 master weights", "bf16_master_weights_and_grads"},
+     NULL,
+     0},
+    {"stochastic rounding in fp32",
+     "{" BATCH "\"bf16\": {\"bf16_master_weights_and_grads\": true}, \"mpizero\": {\"stochastic_rounding\": true}}",
+     {"mpizero.stochastic_rounding", "found fp32;"},
+     NULL,
+     0},
+    {"stochastic rounding by a flag, with masters",
+     "{" BATCH "}",
+     {"mpizero.stochastic_rounding"},
+     "mp=bf16 sr=1",
+     0},
     {"mixed 16-bit types",
      "{" BATCH "\"bf16\": {\"enabled\": true}, \"data_types\": {\"grad_accum_dtype\": \"fp16\"}}",
      {"grad_accum_dtype", "bf16"},
@@ -432,6 +452,8 @@ static void set_flags(const char *text, mz_config_defaults *flags)
             flags->adam_beta2 = number;
         else if (strcmp(name, "warmup") == 0)
             flags->warmup_steps = (int64_t)number;
+        else if (strcmp(name, "sr") == 0)
+            flags->stochastic_rounding = number > 0;
         else if (strcmp(name, "mp") == 0)
             flags->mixed_precision = strcmp(value, "bf16") == 0   ? "bf16"
                                      : strcmp(value, "fp16") == 0 ? "fp16"

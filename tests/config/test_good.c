@@ -211,6 +211,24 @@ static void optimizers(void **state)
     assert_true(c.optimizer.kind == 4 && c.optimizer.lr == 1e-4);
 }
 
+static void without_masters(void **state)
+{
+    static const char text[] = HEAD "\"bf16\": {\"enabled\": true, \"bf16_master_weights_and_grads\": true,"
+                                    "\"bf16_optimizer_states\": \"true\"}}";
+    mz_config c;
+    mz_config_defaults flags;
+    (void)state;
+    assert_int_equal(load(HEAD "\"bf16\": {\"enabled\": true}}", NULL, 1, &c), MZ_OK);
+    assert_false(c.bf16_master_weights_and_grads || c.bf16_optimizer_states || c.stochastic_rounding);
+    assert_int_equal(load(text, NULL, 1, &c), MZ_OK);
+    assert_true(c.bf16_master_weights_and_grads && c.bf16_optimizer_states && !c.stochastic_rounding);
+    assert_int_equal(c.grad_accum_dtype, MZ_BF16);
+    mz_config_defaults_init(&flags);
+    flags.stochastic_rounding = 1;
+    assert_int_equal(load(text, &flags, 1, &c), MZ_OK);
+    assert_true(c.stochastic_rounding);
+}
+
 static void deprecated_names(void **state)
 {
     static const struct {
@@ -262,6 +280,8 @@ static void warnings(void **state)
         {HEAD "\"zero_optimization\": {\"zero_hpz_partition_size\": 1, \"leaf_module\": null}}", NULL},
         {HEAD "\"zero_optimization\": {\"stage\": 2, \"zero_quantized_weights\": true}}",
          "zero_quantized_weights: no effect at stage 2: it needs stage 3"},
+        {HEAD "\"bf16\": {\"bf16_master_weights_and_grads\": true, \"bf16_optimizer_states\": true}}",
+         "bf16_master_weights_and_grads: no effect: bf16 is not enabled"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -438,12 +458,19 @@ static void allocation_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(automatic_values),     cmocka_unit_test(automatic_without_flags),
-        cmocka_unit_test(total_steps_left_out), cmocka_unit_test(no_file),
-        cmocka_unit_test(batch_arithmetic),     cmocka_unit_test(optimizers),
-        cmocka_unit_test(deprecated_names),     cmocka_unit_test(warnings),
-        cmocka_unit_test(offload_and_zeropp),   cmocka_unit_test(accelerate_file),
-        cmocka_unit_test(accelerate_with_json), cmocka_unit_test(round_trip),
+        cmocka_unit_test(automatic_values),
+        cmocka_unit_test(automatic_without_flags),
+        cmocka_unit_test(total_steps_left_out),
+        cmocka_unit_test(no_file),
+        cmocka_unit_test(batch_arithmetic),
+        cmocka_unit_test(optimizers),
+        cmocka_unit_test(without_masters),
+        cmocka_unit_test(deprecated_names),
+        cmocka_unit_test(warnings),
+        cmocka_unit_test(offload_and_zeropp),
+        cmocka_unit_test(accelerate_file),
+        cmocka_unit_test(accelerate_with_json),
+        cmocka_unit_test(round_trip),
         cmocka_unit_test(allocation_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

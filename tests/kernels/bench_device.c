@@ -336,16 +336,26 @@ static void bench_state(bench *b, const shape *s)
                                      .lr_scale = 1};
         begin += size;
     }
-    const mz_optim_args optim = {.kind = MZ_OPTIM_ADAMW,
-                                 .chunks = upload(b, chunks, sizeof chunks),
-                                 .n_chunks = N_CHUNKS,
-                                 .n_elements = n,
-                                 .hyper = upload(b, &hyper, sizeof hyper),
-                                 .grad_scale = upload(b, &one, sizeof one),
-                                 .nonfinite = upload(b, &none, sizeof none),
-                                 .grad_dtype = MZ_BF16,
-                                 .param_dtype = MZ_BF16};
+    mz_optim_args optim = {.kind = MZ_OPTIM_ADAMW,
+                           .chunks = upload(b, chunks, sizeof chunks),
+                           .n_chunks = N_CHUNKS,
+                           .n_elements = n,
+                           .hyper = upload(b, &hyper, sizeof hyper),
+                           .grad_scale = upload(b, &one, sizeof one),
+                           .nonfinite = upload(b, &none, sizeof none),
+                           .grad_dtype = MZ_BF16,
+                           .param_dtype = MZ_BF16};
     measure(b, "adamw", launch_optim, &optim, 28.0 * (double)n);
+    const mz_rng_state rng = {.seed = 1, .step = 1};
+    const mz_rng_state *rng_there = upload(b, &rng, sizeof rng);
+    optim.no_master = true;
+    measure(b, "adamw, no master", launch_optim, &optim, 22.0 * (double)n);
+    optim.rounding.state = rng_there;
+    measure(b, "adamw, stochastic", launch_optim, &optim, 22.0 * (double)n);
+    optim.state_dtype = MZ_BF16;
+    must(b->device->ops->fill(b->stream, state1, 0, (size_t)n * 4));
+    must(b->device->ops->fill(b->stream, state2, 0, (size_t)n * 4));
+    measure(b, "adamw, all bf16", launch_optim, &optim, 14.0 * (double)n);
     const mz_sum_squares_args squares = {
         n, grad, MZ_BF16, 1, upload(b, &zero, sizeof zero), upload(b, &none, sizeof none)};
     measure(b, "sum of squares", launch_sum_squares, &squares, 2.0 * (double)n);

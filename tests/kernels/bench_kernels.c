@@ -356,17 +356,31 @@ static void bench_optim(const bench *b, const char *model, int64_t n)
                                   .bias_correction2 = 0.5f};
     const mz_optim_chunk chunk = {
         .master = w, .state1 = m, .state2 = v, .grad = g, .param = copy, .n = n, .lr_scale = 1};
-    const mz_optim_args args = {.kind = MZ_OPTIM_ADAMW,
-                                .chunks = &chunk,
-                                .n_chunks = 1,
-                                .n_elements = n,
-                                .hyper = &hyper,
-                                .grad_scale = &scale,
-                                .nonfinite = &nonfinite,
-                                .grad_dtype = b->dtype,
-                                .param_dtype = b->dtype};
+    mz_optim_args args = {.kind = MZ_OPTIM_ADAMW,
+                          .chunks = &chunk,
+                          .n_chunks = 1,
+                          .n_elements = n,
+                          .hyper = &hyper,
+                          .grad_scale = &scale,
+                          .nonfinite = &nonfinite,
+                          .grad_dtype = b->dtype,
+                          .param_dtype = b->dtype};
     const double bytes = 24.0 + (double)mz_dtype_size(b->dtype) * (copy ? 2.0 : 1.0);
     measure(b, model, "adamw", launch_optim, &args, 0, bytes * (double)n);
+    for (int variant = 0; b->dtype == MZ_BF16 && variant < 4; variant++) {
+        static const char *const names[] = {"adamw, no master", "adamw, stochastic", "adamw, all bf16",
+                                            "adamw, all stochastic"};
+        static const mz_rng_state rng = {.seed = 1, .step = 1};
+        const bool small = variant >= 2;
+        args.no_master = true;
+        args.state_dtype = small ? MZ_BF16 : MZ_F32;
+        args.rounding.state = variant % 2 ? &rng : NULL;
+        if (small) { /* what may stand in a square: as fp32, these bits are */
+            memset(m, 0, (size_t)n * sizeof *m);
+            memset(v, 0, (size_t)n * sizeof *v);
+        }
+        measure(b, model, names[variant], launch_optim, &args, 0, (small ? 14.0 : 22.0) * (double)n);
+    }
     mz_free(w), mz_free(m), mz_free(v), mz_free(g), mz_free(copy);
 }
 

@@ -35,18 +35,32 @@ typedef struct chunk {
     buffer *master, *state1, *state2, *grad, *param;
 } chunk;
 
-static chunk make_chunk(harness *h, const variant *v, int64_t n, mz_dtype grad_dtype, mz_dtype param_dtype)
+/* How weights and states are stored. */
+typedef struct form {
+    bool no_master, stochastic;
+    mz_dtype state_dtype;
+} form;
+
+static const form with_master = {.state_dtype = MZ_F32};
+
+static chunk make_chunk(harness *h, const variant *v, int64_t n, mz_dtype grad_dtype, mz_dtype param_dtype,
+                        const form *f)
 {
     bool moments = v->kind == MZ_OPTIM_ADAMW || v->kind == MZ_OPTIM_ADAM;
     bool stateless = v->kind == MZ_OPTIM_SGD && v->hyper.momentum == 0.0f;
     double low = v->kind == MZ_OPTIM_ADAGRAD ? 0.1 : -0.5;
     return (chunk){.n = n,
-                   .master = random_buffer(h, MZ_F32, n, -1, 1),
-                   .state1 = stateless ? NULL : random_buffer(h, MZ_F32, n, low, 0.5),
-                   .state2 = moments ? random_buffer(h, MZ_F32, n, 0.0, 0.2) : NULL,
+                   .master = f->no_master ? NULL : random_buffer(h, MZ_F32, n, -1, 1),
+                   .state1 = stateless ? NULL : random_buffer(h, f->state_dtype, n, low, 0.5),
+                   .state2 = moments ? random_buffer(h, f->state_dtype, n, 0.0, 0.2) : NULL,
                    .grad = random_buffer(h, grad_dtype, n, -2, 2),
-                   .param = param_dtype == MZ_F32 ? NULL : output_buffer(h, param_dtype, n)};
+                   .param = f->no_master            ? random_buffer(h, MZ_BF16, n, -1, 1)
+                            : param_dtype == MZ_F32 ? NULL
+                                                    : output_buffer(h, param_dtype, n)};
 }
+
+/* Where chunks lie among the model's elements: anywhere, and where vectors of draws begin. */
+static const int64_t first_elements[N_CHUNKS] = {7, (INT64_C(1) << 34) + 4096, 1002};
 
 /* The table of chunks as each side sees it. */
 static buffer *chunk_table(harness *h, const chunk *c)
@@ -61,6 +75,7 @@ static buffer *chunk_table(harness *h, const chunk *c)
                                                .grad = at(c[i].grad, side),
                                                .param = at(c[i].param, side),
                                                .n = c[i].n,
+                                               .first = first_elements[i],
                                                .weight_decay = i == 1 ? 0.0f : 0.1f,
                                                .lr_scale = i == 2 ? 0.5f : 1.0f};
         data[side] = tables[side];
@@ -68,19 +83,30 @@ static buffer *chunk_table(harness *h, const chunk *c)
     return sided_buffer(h, data, sizeof tables[0]);
 }
 
+static void compare_state(harness *h, buffer *state, const char *what, const form *f)
+{
+    if (state && f->state_dtype == MZ_BF16)
+        compare_rounded(h, state, what, 2.1 * unit(MZ_BF16), 2e-7);
+    else if (state)
+        compare(h, state, what, 4e-7, 2e-7);
+}
+
 /* Allowed: a few roundings of numbers within 2, and what a division by a small root makes of them. */
-static void one_case(harness *h, const variant *v, mz_dtype grad_dtype, mz_dtype param_dtype, bool nonfinite)
+static void one_case(harness *h, const variant *v, mz_dtype grad_dtype, mz_dtype param_dtype, const form *f,
+                     bool nonfinite)
 {
     static const int64_t odd_sizes[N_CHUNKS] = {1, 257, 1003}, vector_sizes[N_CHUNKS] = {2048, 5000, 4096};
     const int64_t *sizes = h->aligned ? vector_sizes : odd_sizes;
     float grad_scale = 0.25f;
     uint64_t bad = nonfinite ? 2 : 0;
-    begin_case(h, "%s grad %s param %s nonfinite=%d", v->name, mz_dtype_name(grad_dtype),
-               mz_dtype_name(param_dtype), nonfinite);
+    const mz_rng_state rng = {.seed = 0x123456789abcdef, .step = (UINT64_C(1) << 32) + 5, .first_sample = 9};
+    begin_case(h, "%s grad %s param %s nonfinite=%d%s%s state %s", v->name, mz_dtype_name(grad_dtype),
+               mz_dtype_name(param_dtype), nonfinite, f->no_master ? " no master" : "",
+               f->stochastic ? " stochastic" : "", mz_dtype_name(f->state_dtype));
     chunk c[N_CHUNKS];
     int64_t n_elements = 0;
     for (int i = 0; i < N_CHUNKS; i++) {
-        c[i] = make_chunk(h, v, sizes[i], grad_dtype, param_dtype);
+        c[i] = make_chunk(h, v, sizes[i], grad_dtype, param_dtype, f);
         n_elements += sizes[i];
     }
     set_element(h, c[1].grad, 5, 0.0f);
@@ -90,6 +116,7 @@ static void one_case(harness *h, const variant *v, mz_dtype grad_dtype, mz_dtype
         set_element(h, c[1].state1, 5, 0.0f);
     buffer *table = chunk_table(h, c), *hyper = data_buffer(h, &v->hyper, sizeof v->hyper);
     buffer *scale = data_buffer(h, &grad_scale, sizeof grad_scale), *bads = data_buffer(h, &bad, sizeof bad);
+    buffer *state = data_buffer(h, &rng, sizeof rng);
     for (int side = 0; side < N_SIDES; side++) {
         mz_optim_args args = {.kind = v->kind,
                               .chunks = at(table, side),
@@ -99,16 +126,20 @@ static void one_case(harness *h, const variant *v, mz_dtype grad_dtype, mz_dtype
                               .grad_scale = at(scale, side),
                               .nonfinite = at(bads, side),
                               .grad_dtype = grad_dtype,
-                              .param_dtype = param_dtype};
+                              .param_dtype = param_dtype,
+                              .no_master = f->no_master,
+                              .state_dtype = f->state_dtype,
+                              .rounding = {.state = f->stochastic ? at(state, side) : NULL, .site = 77}};
         launched(h, h->kernels[side]->optim(&args, h->streams[side]));
     }
     for (int i = 0; !nonfinite && i < N_CHUNKS; i++) {
-        compare(h, c[i].master, "master", 4e-7, 1e-6);
-        if (c[i].state1)
-            compare(h, c[i].state1, "state1", 4e-7, 2e-7);
-        if (c[i].state2)
-            compare(h, c[i].state2, "state2", 4e-7, 2e-7);
-        if (c[i].param)
+        if (c[i].master)
+            compare(h, c[i].master, "master", 4e-7, 1e-6);
+        compare_state(h, c[i].state1, "state1", f);
+        compare_state(h, c[i].state2, "state2", f);
+        if (f->no_master)
+            compare_rounded(h, c[i].param, "param", 2.1 * unit(MZ_BF16), 1e-6);
+        else if (c[i].param)
             compare(h, c[i].param, "param", 2.1 * unit(param_dtype), 1e-6);
     }
     end_case(h); /* sees that a step with infinities leaves everything as it is */
@@ -126,7 +157,7 @@ static void many_chunks_case(harness *h, const variant *v)
     begin_case(h, "%s, %d chunks", v->name, MANY);
     for (int i = 0; i < MANY; i++)
         n += sizes[i] = i % 5 == 0 ? 0 : i == 3 ? 5000 : random_below(h, 40);
-    chunk all = make_chunk(h, v, n, MZ_BF16, MZ_BF16);
+    chunk all = make_chunk(h, v, n, MZ_BF16, MZ_BF16, &with_master);
     for (int side = 0; side < N_SIDES; side++) {
         int64_t begin = 0;
         for (int i = 0; i < MANY; begin += sizes[i++])
@@ -161,18 +192,60 @@ static void many_chunks_case(harness *h, const variant *v)
     end_case(h);
 }
 
+static void cases_with_master(harness *h, const variant *v)
+{
+    for (int g = 0; g < N_STORAGE_DTYPES; g++)
+        for (int p = 0; p < N_STORAGE_DTYPES; p++)
+            for (int nonfinite = 0; nonfinite < 2; nonfinite++)
+                for (int aligned = 0; aligned < 2; aligned++) {
+                    h->aligned = aligned;
+                    one_case(h, v, storage_dtypes[g], storage_dtypes[p], &with_master, nonfinite);
+                }
+}
+
+static void cases_without_master(harness *h, const variant *v)
+{
+    static const mz_dtype dtypes[] = {MZ_F32, MZ_BF16};
+    for (int g = 0; g < 2; g++)
+        for (int s = 0; s < 2; s++)
+            for (int stochastic = 0; stochastic < 2; stochastic++)
+                for (int aligned = 0; aligned < 2; aligned++) {
+                    const form f = {.no_master = true, .stochastic = stochastic, .state_dtype = dtypes[s]};
+                    h->aligned = aligned;
+                    one_case(h, v, dtypes[g], MZ_BF16, &f, false);
+                    one_case(h, v, dtypes[g], MZ_BF16, &f, true);
+                }
+}
+
+/* What a backend must not take. */
+static void refusals(harness *h)
+{
+    static const mz_rng_state rng = {.seed = 1};
+    static const mz_optim_args bad[] = {
+        {.no_master = true, .grad_dtype = MZ_BF16, .param_dtype = MZ_F16},
+        {.no_master = true, .grad_dtype = MZ_F16, .param_dtype = MZ_BF16},
+        {.no_master = true, .grad_dtype = MZ_BF16, .param_dtype = MZ_BF16, .state_dtype = MZ_F16},
+        {.grad_dtype = MZ_BF16, .param_dtype = MZ_BF16, .state_dtype = MZ_BF16},
+        {.grad_dtype = MZ_BF16, .param_dtype = MZ_BF16, .rounding = {.state = &rng}},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        begin_case(h, "refusal %zu", i);
+        for (int side = 0; side < N_SIDES; side++)
+            launched(h, h->kernels[side]->optim(&bad[i], h->streams[side]) == MZ_ERR_ARGUMENT ? MZ_OK
+                                                                                              : MZ_ERR_INTERNAL);
+        end_case(h);
+    }
+}
+
 void test_optim(harness *h)
 {
     begin_slot(h, "optim");
     many_chunks_case(h, &variants[0]);
-    for (int i = 0; i < N_VARIANTS; i++)
-        for (int g = 0; g < N_STORAGE_DTYPES; g++)
-            for (int p = 0; p < N_STORAGE_DTYPES; p++)
-                for (int nonfinite = 0; nonfinite < 2; nonfinite++)
-                    for (int aligned = 0; aligned < 2; aligned++) {
-                        h->aligned = aligned;
-                        one_case(h, &variants[i], storage_dtypes[g], storage_dtypes[p], nonfinite);
-                    }
+    for (int i = 0; i < N_VARIANTS; i++) {
+        cases_with_master(h, &variants[i]);
+        cases_without_master(h, &variants[i]);
+    }
     h->aligned = false;
+    refusals(h);
     end_slot(h);
 }

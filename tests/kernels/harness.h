@@ -76,6 +76,9 @@ void launched(harness *h, mz_status status);
 /* Every element of the device's buffer is within relative * |reference| + absolute of the reference's;
  * infinities and NaNs are the same. */
 void compare(harness *h, buffer *b, const char *what, double relative, double absolute);
+/* The same, and all but one in a hundred and two are the reference's own bits: where rounding decides, next to all
+ * decisions are the same. */
+void compare_rounded(harness *h, buffer *b, const char *what, double relative, double absolute);
 void compare_f64(harness *h, buffer *b, const char *what, double relative);
 void compare_bytes(harness *h, buffer *b, const char *what);
 

@@ -126,11 +126,149 @@ static void optimisers_walk_as_pytorch(void **state)
     }
 }
 
+/* ---- without masters ---- */
+
+enum { N_ROUNDED = 1 << 16 };
+
+/* One step of SGD of the weights from `first` on, each w - lr * g. */
+static void round_step(uint16_t *weights, const float *gradients, int64_t n, int64_t first, float lr, uint64_t step,
+                       uint64_t seed)
+{
+    const mz_rng_state rng = {.seed = seed, .step = step};
+    const mz_optim_hyper hyper = {.lr = lr};
+    const float one = 1;
+    const uint64_t nonfinite = 0;
+    const mz_optim_chunk chunk = {.param = weights, .grad = gradients, .n = n, .first = first, .lr_scale = 1};
+    const mz_optim_args args = {.kind = MZ_OPTIM_SGD,
+                                .chunks = &chunk,
+                                .n_chunks = 1,
+                                .n_elements = n,
+                                .hyper = &hyper,
+                                .grad_scale = &one,
+                                .nonfinite = &nonfinite,
+                                .grad_dtype = MZ_F32,
+                                .param_dtype = MZ_BF16,
+                                .no_master = true,
+                                .rounding = {.state = seed ? &rng : NULL, .site = 3}};
+    assert_int_equal(mz_kernels_ref.optim(&args, NULL), MZ_OK);
+}
+
+/* Each update is a share of the way to the next bf16 number; the weights that go there are that share of all, and
+ * the others stay. Rounding to the nearest moves all or none. */
+static void stochastic_rounding_is_unbiased(void **state)
+{
+    static const float shares[] = {0.0f, 0.001f, 0.02f, 0.25f, 0.5f, 0.77f, 0.999f};
+    static const float starts[] = {1.0f, -1.0f, 0.0078125f, -3.0e-5f, 1536.0f, 1e-39f, 3e38f};
+    static uint16_t weights[N_ROUNDED];
+    static float gradients[N_ROUNDED];
+    (void)state;
+    for (size_t a = 0; a < sizeof starts / sizeof *starts; a++)
+        for (size_t b = 0; b < sizeof shares / sizeof *shares; b++) {
+            const uint16_t start = mz_f32_to_bf16(starts[a]), next = (uint16_t)(start + 1);
+            const double from = (double)mz_bf16_to_f32(start), to = (double)mz_bf16_to_f32(next);
+            const double target = (double)(float)(from + (double)shares[b] * (to - from));
+            const double share = (target - from) / (to - from);
+            int64_t n_moved = 0;
+            for (int64_t i = 0; i < N_ROUNDED; i++) {
+                weights[i] = start;
+                gradients[i] = (float)(from - target);
+            }
+            round_step(weights, gradients, N_ROUNDED, 1000003, 1, 1 + a, 17 + b);
+            for (int64_t i = 0; i < N_ROUNDED; i++) {
+                assert_true(weights[i] == start || weights[i] == next);
+                n_moved += weights[i] == next;
+            }
+            /* a share that 16 bits do not hold is rounded down to one that they do */
+            const double expected = floor(share * 65536) / 65536 * N_ROUNDED;
+            const double deviation = sqrt(N_ROUNDED * share * (1 - share));
+            if (fabs((double)n_moved - expected) > 4.5 * deviation + 1e-9)
+                fail_msg("from %g, share %g: %lld of %d moved, expected %.0f +- %.0f", from, share,
+                         (long long)n_moved, N_ROUNDED, expected, deviation);
+            for (int64_t i = 0; i < N_ROUNDED; i++)
+                weights[i] = start;
+            round_step(weights, gradients, N_ROUNDED, 0, 1, 1, 0);
+            assert_true(weights[0] == (share > 0.5 ? next : start) || share == 0.5);
+        }
+}
+
+/* Many steps, each a hundredth of the distance between neighbours: on average they arrive where fp32 would;
+ * rounding to the nearest does not move at all. */
+static void small_updates_add_up(void **state)
+{
+    enum { N = 4096, STEPS_TAKEN = 1000 };
+    static uint16_t weights[N], nearest[N];
+    static float gradients[N];
+    const double ulp = 0x1p-7, step = 0.01 * ulp;
+    double sum = 0;
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        weights[i] = nearest[i] = mz_f32_to_bf16(1.0f);
+        gradients[i] = -1;
+    }
+    for (int k = 1; k <= STEPS_TAKEN; k++) {
+        round_step(weights, gradients, N, 0, (float)step, (uint64_t)k, 5);
+        round_step(nearest, gradients, N, 0, (float)step, (uint64_t)k, 0);
+    }
+    for (int i = 0; i < N; i++) {
+        sum += (double)mz_bf16_to_f32(weights[i]);
+        assert_int_equal(nearest[i], mz_f32_to_bf16(1.0f));
+    }
+    /* each step has the variance ulp^2 * 0.01 * 0.99, and the mean is over N weights */
+    const double deviation = ulp * sqrt(STEPS_TAKEN * 0.01 * 0.99 / N), mean = sum / N,
+                 expected = 1 + STEPS_TAKEN * step;
+    if (fabs(mean - expected) > 4 * deviation)
+        fail_msg("mean %.9g, expected %.9g +- %.2g", mean, expected, deviation);
+}
+
+/* Draws follow the element's number and the step: however the elements are cut, and not the same in the next step.
+ */
+static void draws_follow_the_element(void **state)
+{
+    enum { N = 1000 };
+    static uint16_t whole[N], parts[N], other[N];
+    static float gradients[N];
+    int n_other = 0;
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        whole[i] = parts[i] = other[i] = mz_f32_to_bf16(1.0f);
+        gradients[i] = -0x1p-8f; /* half way to the next */
+    }
+    round_step(whole, gradients, N, 77, 1, 3, 5);
+    round_step(other, gradients, N, 77, 1, 4, 5);
+    for (int begin = 0, n; begin < N; begin += n) {
+        n = begin % 7 * 31 + 1 < N - begin ? begin % 7 * 31 + 1 : N - begin;
+        round_step(parts + begin, gradients + begin, n, 77 + begin, 1, 3, 5);
+    }
+    assert_memory_equal(whole, parts, sizeof whole);
+    for (int i = 0; i < N; i++)
+        n_other += whole[i] != other[i];
+    assert_in_range(n_other, 400, 600);
+}
+
+/* Infinities and NaNs stay what they are. */
+static void what_is_not_finite_stays(void **state)
+{
+    (void)state;
+    for (uint32_t random = 0; random < 0x10000; random += 0xfff) {
+        const uint32_t nans[] = {0x7fffffffu, 0xffffffffu, 0x7f800001u, 0xff800001u};
+        assert_int_equal(mz_f32_to_bf16_stochastic(INFINITY, random), 0x7f80);
+        assert_int_equal(mz_f32_to_bf16_stochastic(-INFINITY, random), 0xff80);
+        for (int i = 0; i < 4; i++) {
+            float nan;
+            memcpy(&nan, &nans[i], sizeof nan);
+            assert_true(isnan(mz_bf16_to_f32(mz_f32_to_bf16_stochastic(nan, random))));
+        }
+        assert_int_equal(mz_f32_to_bf16_stochastic(0.0f, random), 0);
+        assert_int_equal(mz_f32_to_bf16_stochastic(-0.0f, random), 0x8000);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dropout_follows_the_sample),
-        cmocka_unit_test(optimisers_walk_as_pytorch),
+        cmocka_unit_test(dropout_follows_the_sample),      cmocka_unit_test(optimisers_walk_as_pytorch),
+        cmocka_unit_test(stochastic_rounding_is_unbiased), cmocka_unit_test(small_updates_add_up),
+        cmocka_unit_test(draws_follow_the_element),        cmocka_unit_test(what_is_not_finite_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

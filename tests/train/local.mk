@@ -14,8 +14,8 @@ tests_train_overflow_np2_SOURCES = tests/train/overflow.c
 
 train_scripts = tests/train/bench.sh tests/train/bad_input.sh tests/train/damage.sh tests/train/estimate.sh \
 	tests/train/full_disk.sh tests/train/groups.sh tests/train/kill.sh \
-	tests/train/parity.sh tests/train/published.sh \
-	tests/train/resume.sh tests/train/schedule.sh tests/train/signals.sh \
+	tests/train/parity.sh tests/train/published.sh tests/train/rounding.sh \
+	tests/train/resume.sh tests/train/no_master.sh tests/train/schedule.sh tests/train/signals.sh \
 	tests/train/stages.sh tests/train/transformers.sh
 EXTRA_DIST += tests/train/lib.sh tests/train/transformers_loss.py $(train_scripts)
 TESTS += $(train_scripts)

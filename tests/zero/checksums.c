@@ -76,7 +76,7 @@ int main(void)
     rig_model("gpt2", 2, &model);
     for (int stage = 0; stage <= 3; stage++)
         for (int k = 0; k < 2; k++)
-            for (int variant = 0; variant < 3; variant++) {
+            for (int variant = 0; variant < 5; variant++) {
                 char what[64];
                 mz_config c;
                 rig_config(&c);
@@ -88,6 +88,11 @@ int main(void)
                     c.zero.sub_group_size = 1000;
                 if (variant == 2)
                     c.dtype = c.grad_accum_dtype = c.communication_data_type = MZ_F16;
+                if (variant >= 3) {
+                    c.dtype = c.grad_accum_dtype = c.communication_data_type = MZ_BF16;
+                    c.bf16_master_weights_and_grads = true;
+                    c.bf16_optimizer_states = c.stochastic_rounding = variant == 4;
+                }
                 snprintf(what, sizeof what, "stage %d, optimiser %d, variant %d", stage, k, variant);
                 check_model(model, &c, variant == 2 ? long_blocks : short_blocks, what);
             }

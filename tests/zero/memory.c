@@ -2,9 +2,13 @@
  * can be played; and a creation that runs out of host memory anywhere leaves nothing behind. */
 #include "rig.h"
 
-static double formula(int stage, int ranks, bool wide, double n)
+/* What is kept: fp32; bf16 with fp32 masters and moments; bf16 with fp32 moments; bf16 throughout. */
+typedef enum keeping { FP32, MASTERS, NO_MASTERS, ALL_BF16, N_KEEPINGS } keeping;
+
+static double formula(int stage, int ranks, keeping kept, double n)
 {
-    double params = wide ? 4 : 2, grads = params, rest = wide ? 8 : 12, r = ranks;
+    static const double rests[N_KEEPINGS] = {8, 12, 8, 4};
+    double params = kept == FP32 ? 4 : 2, grads = params, rest = rests[kept], r = ranks;
     if (stage == 0)
         return n * (params + grads + rest);
     if (stage == 1)
@@ -14,8 +18,10 @@ static double formula(int stage, int ranks, bool wide, double n)
     return n * (params + grads + rest) / r;
 }
 
-static void check(const mz_model *model, int stage, int ranks, int rank, mz_dtype dtype)
+static void check(const mz_model *model, int stage, int ranks, int rank, keeping kept)
 {
+    static const char *const names[N_KEEPINGS] = {"fp32", "bf16", "bf16, no masters", "bf16 throughout"};
+    const mz_dtype dtype = kept == FP32 ? MZ_F32 : MZ_BF16;
     mz_device *device = NULL;
     mz_stream *stream = NULL;
     mz_runner *runner = NULL;
@@ -26,6 +32,8 @@ static void check(const mz_model *model, int stage, int ranks, int rank, mz_dtyp
     c.zero.stage = stage;
     c.zero.stage3_param_persistence_threshold = 100000;
     c.dtype = c.grad_accum_dtype = c.communication_data_type = dtype;
+    c.bf16_master_weights_and_grads = kept >= NO_MASTERS;
+    c.bf16_optimizer_states = c.stochastic_rounding = kept == ALL_BF16;
     REQUIRE(mz_device_open("meta", 0, 1, &device));
     REQUIRE(device->ops->stream_create(device, MZ_STREAM_COMPUTE, &stream));
     REQUIRE(mz_runner_create(model, dtype, dtype, &runner));
@@ -34,17 +42,18 @@ static void check(const mz_model *model, int stage, int ranks, int rank, mz_dtyp
     REQUIRE(mz_zero_create(&options, &zero));
     mz_zero_get_memory(zero, &m);
     double held = (double)(m.params + m.grads + m.master + m.optimizer);
-    double expected = formula(stage, ranks, dtype == MZ_F32, (double)mz_model_n_params(model));
+    double expected = formula(stage, ranks, kept, (double)mz_model_n_params(model));
     CHECK(fabs(held - expected) < 0.02 * expected, "stage %d, rank %d of %d, %s: %.0f bytes, the formula says %.0f",
-          stage, rank, ranks, mz_dtype_name(dtype), held, expected);
+          stage, rank, ranks, names[kept], held, expected);
+    CHECK((m.master > 0) == (kept == MASTERS), "%s: %zu bytes of masters", names[kept], m.master);
     CHECK((m.gather_buffers > 0) == (stage == 3 && ranks > 1), "stage %d: %zu bytes to gather", stage,
           m.gather_buffers);
     CHECK((m.reduce_buffers > 0) == (stage >= 2 && ranks > 1), "stage %d: %zu bytes to reduce", stage,
           m.reduce_buffers);
     CHECK(m.other < 100000, "stage %d: %zu other bytes", stage, m.other);
     if (rank == 0)
-        printf("stage %d, %d ranks, %4s: %7.1f MB (formula %7.1f), gather %6.1f, reduce %6.1f\n", stage, ranks,
-               mz_dtype_name(dtype), held / 1e6, expected / 1e6, (double)m.gather_buffers / 1e6,
+        printf("stage %d, %d ranks, %-16s: %7.1f MB (formula %7.1f), gather %6.1f, reduce %6.1f\n", stage, ranks,
+               names[kept], held / 1e6, expected / 1e6, (double)m.gather_buffers / 1e6,
                (double)m.reduce_buffers / 1e6);
     mz_zero_destroy(zero);
     mz_runner_destroy(runner);
@@ -74,7 +83,7 @@ static void check_groups(const mz_model *model, int mics, int hpz)
     REQUIRE(mz_zero_create(&options, &zero));
     mz_zero_get_memory(zero, &m);
     double held = (double)(m.params + m.grads + m.master + m.optimizer), n = (double)mz_model_n_params(model);
-    double expected = formula(3, mics > 0 ? mics : 8, false, n) + (hpz > 1 ? 2 * n / hpz : 0);
+    double expected = formula(3, mics > 0 ? mics : 8, MASTERS, n) + (hpz > 1 ? 2 * n / hpz : 0);
     CHECK(fabs(held - expected) < 0.02 * expected, "MiCS %d, hpZ %d: %.0f bytes, the formula says %.0f", mics, hpz,
           held, expected);
     printf("8 ranks, MiCS %2d, hpZ %d: %7.1f MB (formula %7.1f)\n", mics, hpz, held / 1e6, expected / 1e6);
@@ -197,10 +206,9 @@ int main(void)
                                  &model));
     for (int stage = 0; stage <= 3; stage++)
         for (int ranks = 1; ranks <= 4; ranks++)
-            for (int rank = 0; rank < ranks; rank++) {
-                check(model, stage, ranks, rank, MZ_BF16);
-                check(model, stage, ranks, rank, MZ_F32);
-            }
+            for (int rank = 0; rank < ranks; rank++)
+                for (int kept = 0; kept < N_KEEPINGS; kept++)
+                    check(model, stage, ranks, rank, (keeping)kept);
     check_groups(model, -1, 1);
     check_groups(model, -1, 2);
     check_groups(model, -1, 4);

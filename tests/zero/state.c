@@ -147,6 +147,10 @@ int main(void)
     rig_config(&config);
     config.dtype = config.grad_accum_dtype = config.communication_data_type = MZ_BF16;
     check_from(world->size, 3, &config, 3, 2e-2);
+    config.bf16_master_weights_and_grads = true;
+    check_from(world->size, 1, &config, 3, 2e-2);
+    config.bf16_optimizer_states = config.stochastic_rounding = true;
+    check_from(world->size, 3, &config, 3, 2e-2);
     config.zero.stage = 1;
     check_failure(&config);
     mz_model_destroy(model);
