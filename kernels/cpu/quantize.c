@@ -67,7 +67,7 @@ static void pack_halves(const int32_t *q, int64_t count, uint8_t *out)
 {
     const int64_t half = (count + 1) / 2; /* q[count] is 0 */
     for (int64_t i = 0; i < half; i++)
-        out[i] = (uint8_t)((q[i] & 15) | q[half + i] << 4);
+        out[i] = (uint8_t)((q[i] & 15) | (q[half + i] & 15) << 4);
 }
 
 MZ_INLINE void quantize_blocks(const mz_quantize_args *a, mz_dtype dtype, int64_t begin, int64_t end)

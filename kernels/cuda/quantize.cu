@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(THREADS)
             const float high = half + at < count ? to_float(src[block * MZ_QUANT_BLOCK + half + at]) : 0.0f;
             const int q0 = inverse > 0 ? (int)rintf(__fmul_rn(low, inverse)) : 0;
             const int q1 = inverse > 0 ? (int)rintf(__fmul_rn(high, inverse)) : 0;
-            out[at] = (uint8_t)((q0 & 15) | q1 << 4);
+            out[at] = (uint8_t)((q0 & 15) | (q1 & 15) << 4);
         }
     }
 }

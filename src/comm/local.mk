@@ -76,6 +76,10 @@ TESTS += tests/comm/watch.np3 tests/comm/board.np2 tests/comm/shared.np2 tests/c
 EXTRA_DIST += tests/cluster/cluster tests/cluster/cluster.sh tests/cluster/predict.sh tests/cluster/slurm \
 	tests/cluster/slurm-lib.sh tests/cluster/survive tests/cluster/hang tests/cluster/scaling tests/cluster/slurm.sh
 TESTS += tests/cluster/cluster.sh tests/cluster/slurm.sh
+
+# Make has a rule of its own by which it would make the one of the other.
+tests/cluster/cluster: ;
+tests/cluster/slurm: ;
 check_PROGRAMS += tests/cluster/traffic tests/cluster/misfit
 tests_cluster_misfit_SOURCES = tests/cluster/misfit.c src/cli/conclude.c
 tests_cluster_traffic_SOURCES = tests/cluster/traffic.c
