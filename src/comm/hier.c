@@ -106,6 +106,8 @@ mz_status mz_hier_create(MPI_Comm group, const mz_layout *layout, const char *wi
     }
     if (!status && (layout->per_node > 1 || layout->uneven))
         status = open_node(hier, group, chunk_bytes, spin);
+    if (!status && hier->wire)
+        hier->wire->node = hier->node;
     if (status) {
         mz_hier_destroy(hier);
         return status;
@@ -118,6 +120,8 @@ void mz_hier_destroy(mz_hier *hier)
 {
     if (!hier)
         return;
+    if (hier->wire)
+        hier->wire->node = NULL;
     if (hier->node)
         hier->node->ops->destroy(hier->node);
     if (hier->wire)

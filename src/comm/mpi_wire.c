@@ -61,6 +61,8 @@ static mz_status look_for_abort(mpi_wire *wire)
         return mz_fail_adopt((mz_status)wire->note.status, wire->note.message);
     mz_status status = mz_mpi_check(
         MPI_Improbe(MPI_ANY_SOURCE, TAG_ABORT, wire->comm, &found, &message, MPI_STATUS_IGNORE), "MPI_Improbe");
+    if (!status && !found && wire->base.node)
+        status = wire->base.node->ops->failure(wire->base.node);
     if (status || !found)
         return status;
     mz_wire_note note = {0};

@@ -86,6 +86,7 @@ typedef struct mz_wire_ops {
 } mz_wire_ops;
 struct mz_wire_transport {
     const mz_wire_ops *ops;
+    mz_node_transport *node; /* whose failure ends what waits here too; NULL: none, or it has other ways */
     double bytes_sent;
 };
 

@@ -72,13 +72,14 @@ static mz_status lost(const ucx_wire *wire, const mz_op_info *op, int at, ucs_st
                    op->kind, op->sequence, op->label, wire->members.ranks[wire->rail[at]], ucs_status_string(why));
 }
 
-/* Has another rank of the rail failed, or another thread of this one given up? */
+/* Has another rank of the rail or of the node failed, or another thread of this one given up? */
 static mz_status look_for_note(ucx_wire *wire)
 {
+    mz_node_transport *node = wire->base.node;
     if (wire->note_out.status)
         return mz_fail_adopt((mz_status)wire->note_out.status, wire->note_out.message);
     if (wire->note_message.open || wire->note_message.status)
-        return MZ_OK;
+        return node ? node->ops->failure(node) : MZ_OK;
     wire->aborted = true; /* everybody has been told already */
     return mz_fail_adopt((mz_status)wire->note_in.status, wire->note_in.message);
 }
