@@ -62,7 +62,8 @@ void mz_sparse_read(const mz_sparse *sparse, int64_t at, void *bytes, size_t n)
 {
     for (char *out = bytes; n;) {
         size_t part = n;
-        memcpy(out, mz_sparse_at(sparse, at, &part), part);
+        const char *in = mz_sparse_at(sparse, at, &part); /* which sets part: not within the call that reads it */
+        memcpy(out, in, part);
         out += part;
         at += (int64_t)part;
         n -= part;

@@ -238,8 +238,8 @@ static mz_status read_block(mz_config_reader *reader, const json_t *block, const
                 continue;
             snprintf(key_path, sizeof key_path, "%s", renamed[i].now);
             const char *shown = in_file;
-            mz_config_warn(reader, line_in_file(reader, in_file, &shown), shown, "deprecated; use %s",
-                           renamed[i].now);
+            int line = line_in_file(reader, in_file, &shown);
+            mz_config_warn(reader, line, shown, "deprecated; use %s", renamed[i].now);
             int truth = truth_of(value);
             if (renamed[i].when_true && truth >= 0)
                 taken = converted = json_string(truth ? renamed[i].when_true : renamed[i].when_false);
@@ -271,8 +271,8 @@ static mz_status replace_zero_flag(mz_config_reader *reader)
     if (truth < 0)
         return MZ_OK;
     const char *shown = "zero_optimization";
-    mz_config_warn(reader, line_in_file(reader, shown, &shown), shown,
-                   "true or false is deprecated; use {\"stage\": %d}", truth);
+    int line = line_in_file(reader, shown, &shown);
+    mz_config_warn(reader, line, shown, "true or false is deprecated; use {\"stage\": %d}", truth);
     json_t *block = json_pack("{s:i}", "stage", truth);
     if (!block || json_object_set_new(reader->source.json.root, "zero_optimization", block) != 0)
         return mz_fail(MZ_ERR_MEMORY, "no memory for the configuration");

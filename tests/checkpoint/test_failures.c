@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/hdf5_memory.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/tools.h"
 #include "core/file.h"
@@ -27,6 +28,24 @@ static mz_status save(mz_writer *writer, const char *folder, int64_t step, bool 
     const mz_save_request request = {folder, step, 0, "{}", asynchronous, false, NULL};
     synthetic_fill(&s, step);
     return mz_writer_save(writer, &request);
+}
+
+/* Bytes that lie on two pages of a file laid out in memory, and none behind them. */
+static void test_sparse_pages(void)
+{
+    enum { N = 200000, FROM = 65436 };
+    static char written[N], read[N];
+    mz_sparse sparse = {0};
+    for (int i = 0; i < N; i++)
+        written[i] = (char)(i * 7919 >> 3);
+    CHECK(mz_sparse_write(&sparse, 0, written, N));
+    for (int n = 1; n < N - FROM; n = 3 * n + 1) {
+        memset(read, 1, sizeof read);
+        mz_sparse_read(&sparse, FROM, read, (size_t)n);
+        CHECK(memcmp(read, written + FROM, (size_t)n) == 0);
+        CHECK(read[n] == 1);
+    }
+    mz_sparse_free(&sparse);
 }
 
 static void check_whole(const char *run_folder, int64_t step)
@@ -248,6 +267,7 @@ int main(void)
     char *folder = scratch_create("failures");
     static const char *const parts[] = {"limit", "frame", "none", "forbidden", "requests", "memory"};
     const char *at[6];
+    test_sparse_pages();
     CHECK(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
     CHECK(!mz_device_open("cpu", 0, 1, &device));
     synthetic_create(&s, 8, 0, 1, 20000);
