@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # What rounding costs in learning where no fp32 master weights are kept: nanoGPT's small character model on tinyshakespeare
 # in bf16 at a small constant learning rate. Rounded to the nearest, most updates are lost; rounded stochastically, the
-# losses are those with master weights. STEPS, RATE: other runs than the test's; docs/PERFORMANCE.md has 800 steps.
+# losses are those with master weights. STEPS, RATE: other runs than the test's; from 800 steps on, which
+# docs/PERFORMANCE.md has, also with moments in bf16.
 . "${srcdir:-.}/tests/train/lib.sh"
 text=$srcdir/../shared/data/tinyshakespeare/input.txt
 [ -e "$text" ] || { echo "skipped: ../shared/data/tinyshakespeare/input.txt is not there"; exit 77; }
-steps=${STEPS:-300} rate=${RATE:-1e-4}
+steps=${STEPS:-200} rate=${RATE:-1e-4}
 mkdir -p "$work/model"
 cat >"$work/model/config.json" <<JSON
 {"model_type": "gpt2", "vocab_size": 257, "n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4,
@@ -32,8 +33,11 @@ all=$none', "bf16_optimizer_states": true'
 run masters "" && masters=$loss
 run stochastic "$none" --stochastic-rounding && stochastic=$loss
 run nearest "$none" && nearest=$loss
-run all-bf16-stochastic "$all" --stochastic-rounding && all_stochastic=$loss
-run all-bf16-nearest "$all" && all_nearest=$loss
+all_stochastic=$stochastic all_nearest=$nearest
+if [ "$steps" -ge 800 ]; then
+    run all-bf16-stochastic "$all" --stochastic-rounding && all_stochastic=$loss
+    run all-bf16-nearest "$all" && all_nearest=$loss
+fi
 awk -v m="$masters" -v s="$stochastic" -v n="$nearest" -v as="$all_stochastic" -v an="$all_nearest" 'BEGIN {
     if (s / m > 1.01 || as / m > 1.01) { print "stochastic rounding loses more than 1 %"; exit 1 }
     if (n / m < 1.02 || an / m < 1.02) { print "rounding to the nearest loses nothing: the test shows nothing"; exit 1 } }' ||
