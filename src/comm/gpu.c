@@ -31,8 +31,7 @@ struct mz_gpu_comm {
 
 typedef struct device_card {
     char host[64], kind[16], address[32], label[128];
-    bool may_share;   /* MPIZERO_SHARE_GPU */
-    bool tries_nodes; /* MPIZERO_GPU_NODES */
+    bool may_share; /* MPIZERO_SHARE_GPU */
 } device_card;
 
 static bool is_gpu(const device_card *card)
@@ -79,15 +78,6 @@ static mz_status compare_devices(const mz_comm *comm, const device_card *cards)
                                "ranks %d and %d on %s would share %s at %s: start no more ranks there than it has "
                                "GPUs, and give each rank one (CUDA_VISIBLE_DEVICES, Slurm's --gpus-per-task=1)",
                                ranks[q], ranks[r], cards[r].host, cards[r].label, cards[r].address);
-    const bool is_mixed = comm->layout.n_nodes > 1 && comm->layout.n_nodes < comm->layout.size;
-    for (int r = 0; r < comm->layout.size && is_mixed && is_gpu(&cards[0]); r++)
-        if (!cards[r].tries_nodes)
-            return mz_fail(
-                MZ_ERR_UNSUPPORTED,
-                "%d ranks on GPUs of %d nodes: collectives between nodes of several GPUs have not passed their "
-                "tests on GPUs yet; start the job on one node or with one rank per node, give --device cpu, or "
-                "set MPIZERO_GPU_NODES=1 to try them",
-                comm->layout.size, comm->layout.n_nodes);
     return MZ_OK;
 }
 
@@ -105,9 +95,7 @@ static void count_sharing(const mz_comm *comm, const device_card *cards)
 mz_status mz_gpu_check(const mz_comm *comm, bool *gpus)
 {
     const mz_device *device = comm->device;
-    device_card mine = {.kind = "cpu",
-                        .may_share = getenv("MPIZERO_SHARE_GPU") != NULL,
-                        .tries_nodes = getenv("MPIZERO_GPU_NODES") != NULL};
+    device_card mine = {.kind = "cpu", .may_share = getenv("MPIZERO_SHARE_GPU") != NULL};
     snprintf(mine.host, sizeof mine.host, "%.63s", comm->world->host);
     if (device) {
         snprintf(mine.kind, sizeof mine.kind, "%s", device->ops->name);

@@ -96,7 +96,7 @@ static mz_status train_step(run *r, mz_metrics *metrics)
                             .grad_norm = info.grad_norm,
                             .loss_scale = info.loss_scale,
                             .skipped = info.skipped,
-                            .exposed_seconds = mz_zero_exposed_seconds(r->engine->zero),
+                            .exposed_seconds = st == MZ_OK ? mz_zero_exposed_seconds(r->engine->zero) : 0,
                             .step_seconds = mz_clock_seconds() - begin};
     metrics->tokens_per_second = (double)tokens / metrics->step_seconds;
     return st;

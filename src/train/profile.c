@@ -18,9 +18,6 @@ typedef struct span {
 
 struct mz_profile {
     mz_engine *engine;
-    const mz_device_ops *own; /* the device's table */
-    mz_device_ops ops;        /* the recording one */
-    mz_kernels kernels;
     mz_runner_hooks hooks; /* the engine's */
     mz_event *begin, *end;
     span *spans;
@@ -28,7 +25,20 @@ struct mz_profile {
     int open_unit; /* index of the running unit's span */
 };
 
-static mz_profile *active;
+/* The recording tables. Other threads launch through them as well (on streams of their own), and may still be doing
+ * so when the profile ends, so these outlive it; only who launches on `compute` looks at the profile. */
+static struct {
+    mz_profile *profile;
+    mz_stream *compute;       /* what is timed; atomic; NULL: no profile is open */
+    const mz_device_ops *own; /* the device's table */
+    mz_device_ops ops;
+    mz_kernels kernels;
+} recorder;
+
+static bool is_timed(const mz_stream *stream)
+{
+    return stream && stream == __atomic_load_n(&recorder.compute, __ATOMIC_ACQUIRE);
+}
 
 static const char *const family_names[MZ_N_FAMILIES] = {
     [MZ_FAMILY_MATMUL] = "matmul",
@@ -51,7 +61,7 @@ const char *mz_family_name(mz_family family)
 
 static mz_status make_event(const mz_profile *p, mz_event **event)
 {
-    return p->own->event_create(p->engine->device, event);
+    return recorder.own->event_create(p->engine->device, event);
 }
 
 static mz_status open_span(mz_profile *p, int what, int unit)
@@ -69,12 +79,12 @@ static mz_status open_span(mz_profile *p, int what, int unit)
     mz_status st = make_event(p, &s->begin);
     if (st == MZ_OK)
         st = make_event(p, &s->end);
-    return st == MZ_OK ? p->own->event_record(s->begin, p->engine->compute) : st;
+    return st == MZ_OK ? recorder.own->event_record(s->begin, p->engine->compute) : st;
 }
 
 static mz_status close_span(mz_profile *p, int index, mz_status st)
 {
-    return st == MZ_OK ? p->own->event_record(p->spans[index].end, p->engine->compute) : st;
+    return st == MZ_OK ? recorder.own->event_record(p->spans[index].end, p->engine->compute) : st;
 }
 
 /* ---- the recording tables ---- */
@@ -84,12 +94,12 @@ static mz_status close_span(mz_profile *p, int index, mz_status st)
 #define TIMED(kernel, family)                                                                                      \
     static mz_status timed_##kernel(const mz_##kernel##_args *args, mz_stream *stream)                             \
     {                                                                                                              \
-        mz_profile *p = active;                                                                                    \
-        if (stream != p->engine->compute)                                                                          \
-            return p->own->kernels->kernel(args, stream);                                                          \
+        if (!is_timed(stream))                                                                                     \
+            return recorder.own->kernels->kernel(args, stream);                                                    \
+        mz_profile *p = recorder.profile;                                                                          \
         int index = p->n_spans;                                                                                    \
         mz_status st = open_span(p, family, -1);                                                                   \
-        return st == MZ_OK ? close_span(p, index, p->own->kernels->kernel(args, stream)) : st;                     \
+        return st == MZ_OK ? close_span(p, index, recorder.own->kernels->kernel(args, stream)) : st;               \
     }
 TIMED(matmul, MZ_FAMILY_MATMUL)
 TIMED(layer_norm, MZ_FAMILY_NORM)
@@ -114,74 +124,75 @@ TIMED(optim, MZ_FAMILY_OPTIMISER)
 TIMED(quantize, MZ_FAMILY_COMMUNICATION)
 TIMED(dequantize, MZ_FAMILY_COMMUNICATION)
 
-static void fill_kernels(mz_profile *p)
+static void fill_kernels(mz_kernels *kernels)
 {
-    p->kernels = *p->own->kernels;
-    p->kernels.matmul = timed_matmul;
-    p->kernels.layer_norm = timed_layer_norm;
-    p->kernels.layer_norm_grad = timed_layer_norm_grad;
-    p->kernels.embedding = timed_embedding;
-    p->kernels.embedding_grad = timed_embedding_grad;
-    p->kernels.attention = timed_attention;
-    p->kernels.attention_grad = timed_attention_grad;
-    p->kernels.activation = timed_activation;
-    p->kernels.activation_grad = timed_activation_grad;
-    p->kernels.add = timed_add;
-    p->kernels.mul = timed_mul;
-    p->kernels.dropout = timed_dropout;
-    p->kernels.cast = timed_cast;
-    p->kernels.column_sum = timed_column_sum;
-    p->kernels.cross_entropy = timed_cross_entropy;
-    p->kernels.mse = timed_mse;
-    p->kernels.sum_squares = timed_sum_squares;
-    p->kernels.clip = timed_clip;
-    p->kernels.sum = timed_sum;
-    p->kernels.optim = timed_optim;
-    p->kernels.quantize = timed_quantize;
-    p->kernels.dequantize = timed_dequantize;
+    *kernels = *recorder.own->kernels;
+    kernels->matmul = timed_matmul;
+    kernels->layer_norm = timed_layer_norm;
+    kernels->layer_norm_grad = timed_layer_norm_grad;
+    kernels->embedding = timed_embedding;
+    kernels->embedding_grad = timed_embedding_grad;
+    kernels->attention = timed_attention;
+    kernels->attention_grad = timed_attention_grad;
+    kernels->activation = timed_activation;
+    kernels->activation_grad = timed_activation_grad;
+    kernels->add = timed_add;
+    kernels->mul = timed_mul;
+    kernels->dropout = timed_dropout;
+    kernels->cast = timed_cast;
+    kernels->column_sum = timed_column_sum;
+    kernels->cross_entropy = timed_cross_entropy;
+    kernels->mse = timed_mse;
+    kernels->sum_squares = timed_sum_squares;
+    kernels->clip = timed_clip;
+    kernels->sum = timed_sum;
+    kernels->optim = timed_optim;
+    kernels->quantize = timed_quantize;
+    kernels->dequantize = timed_dequantize;
 }
 
 static mz_status timed_wait(mz_stream *stream, mz_event *event)
 {
-    mz_profile *p = active;
-    if (stream != p->engine->compute)
-        return p->own->wait(stream, event);
+    if (!is_timed(stream))
+        return recorder.own->wait(stream, event);
+    mz_profile *p = recorder.profile;
     int index = p->n_spans;
     mz_status st = open_span(p, MZ_FAMILY_COMMUNICATION, -1);
-    return st == MZ_OK ? close_span(p, index, p->own->wait(stream, event)) : st;
+    return st == MZ_OK ? close_span(p, index, recorder.own->wait(stream, event)) : st;
 }
 
 static mz_status timed_copy(mz_stream *stream, void *dst, const void *src, size_t bytes)
 {
-    mz_profile *p = active;
-    if (stream != p->engine->compute)
-        return p->own->copy(stream, dst, src, bytes);
+    if (!is_timed(stream))
+        return recorder.own->copy(stream, dst, src, bytes);
+    mz_profile *p = recorder.profile;
     int index = p->n_spans;
     mz_status st = open_span(p, MZ_FAMILY_COPIES, -1);
-    return st == MZ_OK ? close_span(p, index, p->own->copy(stream, dst, src, bytes)) : st;
+    return st == MZ_OK ? close_span(p, index, recorder.own->copy(stream, dst, src, bytes)) : st;
 }
 
 static mz_status timed_copy_2d(mz_stream *stream, void *dst, size_t dst_stride, const void *src, size_t src_stride,
                                size_t row_bytes, size_t n_rows)
 {
-    mz_profile *p = active;
-    if (stream != p->engine->compute)
-        return p->own->copy_2d(stream, dst, dst_stride, src, src_stride, row_bytes, n_rows);
+    if (!is_timed(stream))
+        return recorder.own->copy_2d(stream, dst, dst_stride, src, src_stride, row_bytes, n_rows);
+    mz_profile *p = recorder.profile;
     int index = p->n_spans;
     mz_status st = open_span(p, MZ_FAMILY_COPIES, -1);
     if (st == MZ_OK)
-        st = close_span(p, index, p->own->copy_2d(stream, dst, dst_stride, src, src_stride, row_bytes, n_rows));
+        st = close_span(p, index,
+                        recorder.own->copy_2d(stream, dst, dst_stride, src, src_stride, row_bytes, n_rows));
     return st;
 }
 
 static mz_status timed_fill(mz_stream *stream, void *dst, uint8_t byte, size_t bytes)
 {
-    mz_profile *p = active;
-    if (stream != p->engine->compute)
-        return p->own->fill(stream, dst, byte, bytes);
+    if (!is_timed(stream))
+        return recorder.own->fill(stream, dst, byte, bytes);
+    mz_profile *p = recorder.profile;
     int index = p->n_spans;
     mz_status st = open_span(p, MZ_FAMILY_COPIES, -1);
-    return st == MZ_OK ? close_span(p, index, p->own->fill(stream, dst, byte, bytes)) : st;
+    return st == MZ_OK ? close_span(p, index, recorder.own->fill(stream, dst, byte, bytes)) : st;
 }
 
 /* ---- units ---- */
@@ -203,36 +214,45 @@ static mz_status after_unit(void *context, int unit, mz_phase phase)
 
 /* ---- lifecycle ---- */
 
+/* Once for each device table: what another thread may be reading is not written again. */
+static void fill_tables(const mz_device_ops *own)
+{
+    if (recorder.own == own)
+        return;
+    recorder.own = own;
+    fill_kernels(&recorder.kernels);
+    recorder.ops = *own;
+    recorder.ops.kernels = &recorder.kernels;
+    recorder.ops.graphs = NULL; /* a step's kernels are timed one by one */
+    recorder.ops.wait = timed_wait;
+    recorder.ops.copy = timed_copy;
+    recorder.ops.copy_2d = timed_copy_2d;
+    recorder.ops.fill = timed_fill;
+}
+
 mz_status mz_profile_begin(mz_engine *engine, mz_profile **out)
 {
-    if (active)
+    if (recorder.profile)
         return mz_fail(MZ_ERR_ARGUMENT, "mz_profile_begin: a profile is open already");
     mz_profile *p = mz_calloc(1, sizeof *p);
     if (!p)
         return MZ_ERR_MEMORY;
     p->engine = engine;
-    p->own = engine->device->ops;
+    fill_tables(engine->device->ops);
     mz_status st = make_event(p, &p->begin);
     if (st == MZ_OK)
         st = make_event(p, &p->end);
     if (st == MZ_OK)
-        st = p->own->event_record(p->begin, engine->compute);
+        st = recorder.own->event_record(p->begin, engine->compute);
     if (st != MZ_OK) {
-        p->own->event_destroy(p->begin);
-        p->own->event_destroy(p->end);
+        recorder.own->event_destroy(p->begin);
+        recorder.own->event_destroy(p->end);
         mz_free(p);
         return st;
     }
-    fill_kernels(p);
-    p->ops = *p->own;
-    p->ops.kernels = &p->kernels;
-    p->ops.graphs = NULL; /* a step's kernels are timed one by one */
-    p->ops.wait = timed_wait;
-    p->ops.copy = timed_copy;
-    p->ops.copy_2d = timed_copy_2d;
-    p->ops.fill = timed_fill;
-    active = p;
-    engine->device->ops = &p->ops;
+    recorder.profile = p;
+    __atomic_store_n(&recorder.compute, engine->compute, __ATOMIC_RELEASE);
+    engine->device->ops = &recorder.ops;
     mz_zero_hooks(engine->zero, &p->hooks);
     const mz_runner_hooks hooks = {.context = p, .before = before_unit, .after = after_unit};
     mz_runner_set_hooks(engine->runner, &hooks);
@@ -250,11 +270,11 @@ static mz_status add_up(const mz_profile *p, mz_profile_times *times)
         return MZ_ERR_MEMORY;
     for (int u = 0; u < model->n_units; u++)
         times->units[u].name = model->units[u].name;
-    mz_status st = p->own->event_elapsed(p->begin, p->end, &times->step);
+    mz_status st = recorder.own->event_elapsed(p->begin, p->end, &times->step);
     for (int i = 0; i < p->n_spans && st == MZ_OK; i++) {
         const span *s = &p->spans[i];
         double seconds = 0;
-        st = p->own->event_elapsed(s->begin, s->end, &seconds);
+        st = recorder.own->event_elapsed(s->begin, s->end, &seconds);
         if (s->what == OF_UNIT_FORWARD) {
             times->units[s->unit].forward += seconds;
         } else if (s->what == OF_UNIT_BACKWARD) {
@@ -273,20 +293,21 @@ mz_status mz_profile_end(mz_profile *p, mz_profile_times *times)
 {
     if (!p)
         return MZ_OK;
-    mz_status st = p->own->event_record(p->end, p->engine->compute);
-    mz_status synced = p->own->stream_sync(p->engine->compute);
-    p->engine->device->ops = p->own;
+    mz_status st = recorder.own->event_record(p->end, p->engine->compute);
+    mz_status synced = recorder.own->stream_sync(p->engine->compute);
+    p->engine->device->ops = recorder.own;
     mz_runner_set_hooks(p->engine->runner, &p->hooks);
-    active = NULL;
+    __atomic_store_n(&recorder.compute, NULL, __ATOMIC_RELEASE);
+    recorder.profile = NULL;
     st = st == MZ_OK ? synced : st;
     if (st == MZ_OK && times)
         st = add_up(p, times);
     for (int i = 0; i < p->n_spans; i++) {
-        p->own->event_destroy(p->spans[i].begin);
-        p->own->event_destroy(p->spans[i].end);
+        recorder.own->event_destroy(p->spans[i].begin);
+        recorder.own->event_destroy(p->spans[i].end);
     }
-    p->own->event_destroy(p->begin);
-    p->own->event_destroy(p->end);
+    recorder.own->event_destroy(p->begin);
+    recorder.own->event_destroy(p->end);
     mz_free(p->spans);
     mz_free(p);
     return st;

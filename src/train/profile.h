@@ -2,8 +2,8 @@
  * around every unit. The profiled device runs the same kernels through a table that records; a step is profiled on
  * its own, since the events slow it down a little.
  *
- * A kernel has no argument that could name the profile, so the one that is open is the only mutable global here;
- * one may be open at a time in a process. */
+ * A kernel has no argument that could name the profile, so the tables and the one that is open are mutable globals;
+ * one may be open at a time in a process. Launches of other threads on streams of their own pass through untimed. */
 #ifndef MZ_TRAIN_PROFILE_H
 #define MZ_TRAIN_PROFILE_H
 

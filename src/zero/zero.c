@@ -11,8 +11,9 @@
 
 mz_status mz_zero_wait(mz_zero *z, mz_event *event)
 {
+    mz_status status =
+        mz_stall_begin(&z->stall); /* compute may well run dry while the host waits for the courier */
     mz_event_settle(z->device, event);
-    mz_status status = mz_stall_begin(&z->stall);
     if (!status)
         status = z->device->ops->wait(z->compute, event);
     mz_status end = mz_stall_end(&z->stall);

@@ -2,7 +2,6 @@
 
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -36,7 +35,6 @@ static mz_status queue_cast(const mz_cast_args *args, mz_stream *stream)
 
 void gpu_double_become(mz_device *device, int number)
 {
-    setenv("MPIZERO_GPU_NODES", "1", 1);
     ops = *device->ops;
     kernels = *device->ops->kernels;
     kernels.cast = queue_cast;

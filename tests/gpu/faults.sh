@@ -51,7 +51,7 @@ does_not_fit() {
 }
 
 # broken FAULT RANKS PATTERN: NCCL or the GPU of the last rank fails in training (tests/gpu/fault.c). The job ends within
-# 30 s, by one message with PATTERN.
+# 30 s, and whoever speaks says PATTERN: a rank whose GPU takes long to be given up may come after another one.
 broken() {
     local name=broken-$1-$2 end
     cc -std=c11 -shared -fPIC -o "$work/fault.so" "$srcdir/tests/gpu/fault.c" -ldl || return 1
@@ -63,7 +63,8 @@ broken() {
     remark="ended $end s after the last step"
     [ $end -le 30 ] || fail "$remark"
     grep 'error:' "$work/$name.log"
-    [ "$(grep -c 'error:' "$work/$name.log")" = 1 ] || fail "not one message"
+    [ "$(grep -c 'error:' "$work/$name.log")" -le "$2" ] || fail "more than one message of a rank"
+    grep 'error:' "$work/$name.log" | grep -q -v "$3" && fail "a message without $3"
     grep -q "$3" "$work/$name.log" || { fail "no message with $3"; tail -n 8 "$work/$name.log"; }
 }
 

@@ -38,7 +38,6 @@ nodes_profile() {
 }
 
 on_nodes() {
-    export MPIZERO_GPU_NODES=1
     check "collectives, 4 GPUs cut into nodes" collectives 4
     check "collectives of 2 nodes and of one" on_ranks 4 tests/comm/nodes 2
     if [ "${BENCH:-0}" != 0 ]; then
