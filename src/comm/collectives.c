@@ -24,9 +24,6 @@ static mz_status check(const mz_comm *comm, const mz_collective *what)
     if (what->bits && (!is_floating(what->dtype) || (what->bits != 8 && what->bits != 4)))
         return mz_fail(MZ_ERR_ARGUMENT, "collective (%s): %d bits of type %d: expected 8 or 4 of f32, f16 or bf16",
                        what->label, what->bits, (int)what->dtype);
-    if (what->bits && comm && comm->gpu && comm->layout.n_nodes > 1)
-        return mz_fail(MZ_ERR_UNSUPPORTED, "collective (%s): %d bits between GPUs of %d nodes", what->label,
-                       what->bits, comm->layout.n_nodes);
     if (what->root < 0 || what->root >= mz_comm_size(comm))
         return mz_fail(MZ_ERR_ARGUMENT, "collective (%s): root %d of %d ranks", what->label, what->root,
                        mz_comm_size(comm));

@@ -146,8 +146,7 @@ mz_status mz_all_to_all(mz_comm *comm, const mz_segment *segments, int n_segment
                         const char *label, mz_stream *stream);
 /* The same with fewer bits between nodes (qwZ and qgZ of ZeRO++; Wang et al., 2023): what crosses goes by blocks of
  * `bits` (8 or 4) per element and a scale per block, as kernels.h's quantize packs them. Inside a node, and so where all
- * ranks are on one, nothing changes. dtype: MZ_F32, MZ_F16 or MZ_BF16. Between CPUs; MZ_ERR_UNSUPPORTED between GPUs
- * of several nodes.
+ * ranks are on one, nothing changes. dtype: MZ_F32, MZ_F16 or MZ_BF16.
  * all_gather:     all ranks receive a block's same values, those of its own node and its sender too.
  * reduce_scatter: each node's sum is packed once on its way to a rank on another node; a rank's own node's is not. */
 mz_status mz_all_gather_quantized(mz_comm *comm, const mz_segment *segments, int n_segments, mz_dtype dtype,

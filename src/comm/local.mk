@@ -28,7 +28,7 @@ check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_pr
 	tests/comm/shared.np2 tests/comm/shared.np4 tests/comm/failures.np4 tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/quantized.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6 tests/comm/relay.np2 tests/comm/relay.np3 tests/comm/relay.np4 \
-	tests/comm/relay_probe tests/comm/nodes tests/comm/relay_nodes.np4 tests/comm/relay_setup.np3
+	tests/comm/relay_probe tests/comm/nodes tests/comm/relay_nodes.np4 tests/comm/relay_quantized.np4 tests/comm/relay_setup.np3
 noinst_PROGRAMS += tests/comm/bench_collectives
 tests_comm_bench_collectives_SOURCES = tests/comm/bench_collectives.c
 tests_comm_world_np4_SOURCES = tests/comm/world.c
@@ -55,6 +55,8 @@ gpu_double = tests/comm/gpu_double.h tests/comm/gpu_double.c
 tests_comm_nodes_SOURCES = tests/comm/nodes.c
 tests_comm_relay_nodes_np4_SOURCES = tests/comm/nodes.c $(gpu_double)
 tests_comm_relay_nodes_np4_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
+tests_comm_relay_quantized_np4_SOURCES = tests/comm/quantized.c $(gpu_double)
+tests_comm_relay_quantized_np4_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 tests_comm_relay_setup_np3_SOURCES = tests/comm/setup.c $(gpu_double)
 tests_comm_relay_setup_np3_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 tests_comm_relay_probe_SOURCES = tests/comm/gpu_probe.c $(gpu_double)
@@ -70,7 +72,7 @@ TESTS += tests/comm/watch.np3 tests/comm/board.np2 tests/comm/shared.np2 tests/c
 	tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/quantized.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
 	tests/comm/collectives.np6 tests/comm/relay.np2 tests/comm/relay.np3 tests/comm/relay.np4 \
-	tests/comm/relay_failures.sh tests/comm/relay_nodes.np4 tests/comm/relay_setup.np3
+	tests/comm/relay_failures.sh tests/comm/relay_nodes.np4 tests/comm/relay_quantized.np4 tests/comm/relay_setup.np3
 
 # Several nodes on one machine
 EXTRA_DIST += tests/cluster/cluster tests/cluster/cluster.sh tests/cluster/predict.sh tests/cluster/slurm \

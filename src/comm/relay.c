@@ -310,6 +310,14 @@ static mz_status warm_up(mz_relay *relay)
                                    .accumulate = i & 2};
         status = ops->kernels->cast(&args, relay->inner);
     }
+    for (int i = 0; i < 2 * 3 && !status; i++) {
+        const int n = ALIGNMENT / 8, bits = i & 1 ? 8 : 4;
+        const mz_quantize_args args = {n, bits, slot->partial, dtypes[i / 2], slot->sum};
+        const mz_dequantize_args back = {n, bits, slot->sum, slot->partial, dtypes[i / 2]};
+        status = ops->kernels->quantize(&args, relay->inner);
+        if (!status)
+            status = ops->kernels->dequantize(&back, relay->inner);
+    }
     if (!status)
         status = ops->copy(relay->inner, slot->inbox, slot->partial, ALIGNMENT);
     if (!status)

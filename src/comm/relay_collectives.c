@@ -29,6 +29,25 @@ static size_t bytes_of(const mz_voyage *v, const mz_flight *f)
     return (size_t)f->piece.count * v->element;
 }
 
+/* A block of the piece as it goes between the nodes. */
+static size_t wire_bytes(const mz_voyage *v, const mz_flight *f)
+{
+    return v->bits ? mz_quantized_bytes(f->piece.count, v->bits) : bytes_of(v, f);
+}
+
+/* Into fewer bits and back, on the GPU; `from` and `to` of unpack may not overlap. */
+static mz_status pack(const mz_voyage *v, const mz_flight *f, const void *from, char *packed)
+{
+    const mz_quantize_args args = {f->piece.count, v->bits, from, v->dtype, packed};
+    return ops_of(v)->kernels->quantize(&args, relay_of(v)->inner);
+}
+
+static mz_status unpack(const mz_voyage *v, const mz_flight *f, const char *packed, void *to)
+{
+    const mz_dequantize_args args = {f->piece.count, v->bits, packed, to, v->dtype};
+    return ops_of(v)->kernels->dequantize(&args, relay_of(v)->inner);
+}
+
 /* Orders a stream behind what another was given so far. */
 static mz_status follow(const mz_device_ops *ops, mz_stream *behind, mz_stream *ahead, mz_event *event)
 {
@@ -59,7 +78,7 @@ static char *block(const mz_voyage *v, char *blocks, int m)
 
 static mz_status exchange(const mz_voyage *v, mz_leg *leg, int to, int from, char *given)
 {
-    size_t bytes = bytes_of(v, leg->flight);
+    size_t bytes = wire_bytes(v, leg->flight);
     mz_status status = mz_leg_recv(v->hier, v->op, leg, from, block(v, leg->flight->inbox, from), bytes);
     return status ? status : mz_leg_send(v->hier, v->op, leg, to, given, bytes);
 }
@@ -78,6 +97,17 @@ static mz_status exchange_each(const mz_voyage *v, mz_leg *leg, int to, int from
 
 /* ---- all-gather ---- */
 
+/* What others get of this block is what its own node gets. */
+static mz_status pack_given(const mz_voyage *v, mz_flight *f, const char *given, char *own)
+{
+    mz_relay *relay = relay_of(v);
+    mz_relay_slot *slot = slot_of(v, f);
+    mz_status status = pack(v, f, given, slot->partial);
+    if (!status)
+        status = unpack(v, f, slot->partial, own);
+    return status ? status : follow(ops_of(v), relay->out, relay->inner, slot->reduced);
+}
+
 static mz_status gather_load(const mz_voyage *v, mz_flight *f)
 {
     mz_relay *relay = relay_of(v);
@@ -87,11 +117,26 @@ static mz_status gather_load(const mz_voyage *v, mz_flight *f)
     mz_relay_count(&relay->n_loaded);
     mz_relay_note(relay, "launches what makes a piece ready");
     mz_status status = MZ_OK;
-    if (own != given)
+    if (v->bits)
+        status = pack_given(v, f, given, own);
+    else if (own != given)
         status = ops->copy(relay->inner, own, given, bytes_of(v, f));
     if (!status)
-        status = ops->copy(relay->out, f->partial, given, bytes_of(v, f));
+        status = ops->copy(relay->out, f->partial, v->bits ? slot_of(v, f)->partial : given, wire_bytes(v, f));
     return status ? status : ops->event_record(slot_of(v, f)->loaded, relay->out);
+}
+
+/* Makes of the packed blocks what they stand for. */
+static mz_status unpack_gathered(const mz_voyage *v, mz_flight *f)
+{
+    const mz_layout *layout = v->hier->layout;
+    mz_relay_slot *slot = slot_of(v, f);
+    mz_status status = MZ_OK;
+    for (int m = 0; m < layout->n_nodes && !status; m++)
+        if (m != layout->node)
+            status = unpack(v, f, block(v, slot->inbox, m),
+                            mz_piece_recv(&f->piece, mz_rail_rank(v->hier, m), v->element));
+    return status ? status : ops_of(v)->event_record(slot->finished, relay_of(v)->inner);
 }
 
 static mz_status gather_arrive(const mz_voyage *v, mz_flight *f)
@@ -99,20 +144,27 @@ static mz_status gather_arrive(const mz_voyage *v, mz_flight *f)
     mz_relay *relay = relay_of(v);
     mz_hier *hier = v->hier;
     const mz_layout *layout = hier->layout;
+    mz_relay_slot *slot = slot_of(v, f);
     mz_relay_count(&relay->n_arrived);
     mz_relay_note(relay, "launches what is to be done with a piece that came");
     mz_status status = MZ_OK;
+    if (v->bits)
+        status = ops_of(v)->wait(relay->in, slot->finished); /* with the piece before in this slot */
     for (int m = 0; m < layout->n_nodes && !status; m++) {
         char *to = mz_piece_recv(&f->piece, mz_rail_rank(hier, m), v->element);
         hier->node_segments[m] = (mz_segment){.send = to,
                                               .recv = mz_piece_recv(&f->piece, layout->first[m], v->element),
                                               .count = f->piece.count,
                                               .stride = f->piece.segment->stride * layout->step};
+        if (v->bits)
+            to = block(v, slot->inbox, m);
         if (m != layout->node)
-            status = ops_of(v)->copy(relay->in, to, block(v, f->inbox, m), bytes_of(v, f));
+            status = ops_of(v)->copy(relay->in, to, block(v, f->inbox, m), wire_bytes(v, f));
     }
     if (!status)
-        status = follow(ops_of(v), relay->inner, relay->in, slot_of(v, f)->stored);
+        status = follow(ops_of(v), relay->inner, relay->in, slot->stored);
+    if (!status && v->bits)
+        status = unpack_gathered(v, f);
     if (status || !hier->node)
         return status;
     mz_relay_note(relay, "launches the node's all-gather");
@@ -140,6 +192,21 @@ static mz_status swap_load(const mz_voyage *v, mz_flight *f)
 
 /* ---- sums ---- */
 
+/* Packs the sums for the other nodes into the slot's inbox, which is free until the piece arrives; a copy of what
+ * was in it before has long left. */
+static mz_status pack_sums(const mz_voyage *v, mz_flight *f)
+{
+    const mz_hier *hier = v->hier;
+    mz_relay_slot *slot = slot_of(v, f);
+    mz_status status = MZ_OK;
+    for (int m = 0; m < hier->layout->n_nodes && !status; m++) {
+        const mz_segment *s = &hier->node_segments[m];
+        if (m != hier->layout->node)
+            status = pack(v, f, hier->node ? s->recv : s->send, block(v, slot->inbox, m));
+    }
+    return status;
+}
+
 /* This node's sums for every node's rank of the rail; a rank alone on its node gives what it was given. */
 static mz_status scatter_load(const mz_voyage *v, mz_flight *f)
 {
@@ -161,6 +228,8 @@ static mz_status scatter_load(const mz_voyage *v, mz_flight *f)
                                                  v->dtype, v->scale, false, relay->inner);
         mz_relay_note(relay, "launches copies out of GPU memory");
     }
+    if (!status && v->bits)
+        status = pack_sums(v, f);
     if (!status)
         status = follow(ops_of(v), relay->out, relay->inner, slot->reduced);
     for (int m = 0; m < layout->n_nodes && !status; m++) {
@@ -168,7 +237,8 @@ static mz_status scatter_load(const mz_voyage *v, mz_flight *f)
         if (m == layout->node)
             slot->own = from;
         else
-            status = ops_of(v)->copy(relay->out, block(v, f->partial, m), from, bytes_of(v, f));
+            status = ops_of(v)->copy(relay->out, block(v, f->partial, m), v->bits ? block(v, slot->inbox, m) : from,
+                                     wire_bytes(v, f));
     }
     return status ? status : ops_of(v)->event_record(slot->loaded, relay->out);
 }
@@ -197,8 +267,8 @@ static mz_status reduce_load(const mz_voyage *v, mz_flight *f)
     return status ? status : ops_of(v)->event_record(slot->loaded, relay->out);
 }
 
-/* recv (+)= scale * sum over the nodes, in their order, in fp32. */
-static mz_status add_up(const mz_voyage *v, mz_flight *f)
+/* recv (+)= scale * sum over the nodes, in their order, in fp32; others: [n_nodes] blocks of the other nodes'. */
+static mz_status add_up(const mz_voyage *v, mz_flight *f, char *others)
 {
     mz_relay *relay = relay_of(v);
     const mz_layout *layout = v->hier->layout;
@@ -215,7 +285,7 @@ static mz_status add_up(const mz_voyage *v, mz_flight *f)
     mz_status status = MZ_OK;
     mz_relay_note(relay, "launches the kernels that add up a piece");
     for (int m = 0; m < layout->n_nodes && !status; m++) {
-        args.src = m == layout->node ? slot->own : block(v, slot->inbox, m);
+        args.src = m == layout->node ? slot->own : block(v, others, m);
         args.accumulate = m > 0;
         status = ops_of(v)->kernels->cast(&args, relay->inner);
     }
@@ -241,11 +311,14 @@ static mz_status sums_arrive(const mz_voyage *v, mz_flight *f)
     mz_status status = ops_of(v)->wait(relay->in, slot->finished); /* with the piece before in this slot */
     for (int m = 0; m < layout->n_nodes && !status; m++)
         if (m != layout->node)
-            status = ops_of(v)->copy(relay->in, block(v, slot->inbox, m), block(v, f->inbox, m), bytes_of(v, f));
+            status = ops_of(v)->copy(relay->in, block(v, slot->inbox, m), block(v, f->inbox, m), wire_bytes(v, f));
     if (!status)
         status = follow(ops_of(v), relay->inner, relay->in, slot->stored);
+    for (int m = 0; m < layout->n_nodes && v->bits && !status; m++) /* the packed sums have taken partial's place */
+        if (m != layout->node)
+            status = unpack(v, f, block(v, slot->inbox, m), block(v, slot->partial, m));
     if (!status)
-        status = add_up(v, f);
+        status = add_up(v, f, v->bits ? slot->partial : slot->inbox);
     return status ? status : ops_of(v)->event_record(slot->finished, relay->inner);
 }
 
@@ -335,6 +408,7 @@ static mz_voyage plan(mz_relay *relay, const mz_relay_record *record)
                        .scale = what->scale,
                        .accumulate = what->accumulate,
                        .root = what->root,
+                       .bits = what->bits,
                        .depart = depart};
 }
 

@@ -29,30 +29,11 @@ static mz_status check_sizes(const mz_zero *z)
     return MZ_OK;
 }
 
-/* Numbers of few bits go between CPUs only. */
-static mz_status check_quantized(const mz_zero *z)
-{
-    const mz_zero_config *c = &z->config.zero;
-    mz_comm_place place;
-    mz_comm_get_place(z->comm, &place);
-    if (z->stage < 3 || (!c->zero_quantized_weights && !c->zero_quantized_gradients))
-        return MZ_OK;
-    if (place.n_nodes > 1 && strcmp(z->device->ops->name, "cuda") == 0)
-        return mz_fail(
-            MZ_ERR_UNSUPPORTED,
-            "zero_optimization.%s is not supported between GPUs of several nodes yet: remove it from the "
-            "configuration",
-            c->zero_quantized_weights ? "zero_quantized_weights" : "zero_quantized_gradients");
-    return MZ_OK;
-}
-
 mz_status mz_zero_groups_choose(mz_zero *z)
 {
     const mz_zero_config *c = &z->config.zero;
     z->shard_size = z->stage == 3 && c->mics_shard_size > 0 ? c->mics_shard_size : z->size;
     mz_status status = check_sizes(z);
-    if (!status)
-        status = check_quantized(z);
     if (status)
         return status;
     z->shard_rank = z->rank % z->shard_size;

@@ -33,11 +33,45 @@ static mz_status queue_cast(const mz_cast_args *args, mz_stream *stream)
     return ops.host_call(stream, run_cast, copy);
 }
 
+static mz_status run_quantize(void *arg)
+{
+    mz_status status = mz_kernels_ref.quantize(arg, NULL);
+    mz_free(arg);
+    return status;
+}
+
+static mz_status queue_quantize(const mz_quantize_args *args, mz_stream *stream)
+{
+    mz_quantize_args *copy = mz_alloc(sizeof *copy);
+    if (!copy)
+        return MZ_ERR_MEMORY;
+    *copy = *args;
+    return ops.host_call(stream, run_quantize, copy);
+}
+
+static mz_status run_dequantize(void *arg)
+{
+    mz_status status = mz_kernels_ref.dequantize(arg, NULL);
+    mz_free(arg);
+    return status;
+}
+
+static mz_status queue_dequantize(const mz_dequantize_args *args, mz_stream *stream)
+{
+    mz_dequantize_args *copy = mz_alloc(sizeof *copy);
+    if (!copy)
+        return MZ_ERR_MEMORY;
+    *copy = *args;
+    return ops.host_call(stream, run_dequantize, copy);
+}
+
 void gpu_double_become(mz_device *device, int number)
 {
     ops = *device->ops;
     kernels = *device->ops->kernels;
     kernels.cast = queue_cast;
+    kernels.quantize = queue_quantize;
+    kernels.dequantize = queue_dequantize;
     ops.name = "cuda";
     ops.kernels = &kernels;
     device->ops = &ops;

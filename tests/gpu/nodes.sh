@@ -31,6 +31,14 @@ nodes_xl() {
     same_values 5e-3 "$work/xl-one.loss" "$work/xl-nodes.loss" "losses of GPT-2 XL"
 }
 
+# The same with int8 parameters and int4 gradients between the nodes: the time.
+nodes_xl_quantized() {
+    XL_NAME=-bits XL_FLAGS='--ranks-per-node 2' \
+        XL_KEYS=', "zero_quantized_weights": true, "zero_quantized_gradients": true' speed_xl 4 3 || return 1
+    column loss "$work/xl-4-3-bits/metrics.jsonl" >"$work/xl-bits.loss"
+    paste "$work/xl-one.loss" "$work/xl-bits.loss"
+}
+
 # Where a step of it goes.
 nodes_profile() {
     on_ranks 4 "$mpizero" bench train --device cuda --model "$work/xl" --block-size 1024 --deepspeed "$work/xl-4-3.json" \
@@ -42,9 +50,11 @@ on_nodes() {
     check "collectives of 2 nodes and of one" on_ranks 4 tests/comm/nodes 2
     if [ "${BENCH:-0}" != 0 ]; then
         check "GPT-2 XL, 16 x 1024 x 4, stage 3" nodes_xl
+        check "the same with fewer bits" nodes_xl_quantized
         check "collectives of 2 nodes" bench_collectives --ranks-per-node 2
         check "a step of GPT-2 XL on 2 nodes" nodes_profile
     fi
+    check "fewer bits between 2 nodes" on_ranks 4 tests/comm/quantized.np4 cuda 2
     check "stages 0 to 3 on 2 nodes, fp32" nodes_stages fp32 1e-5
     check "stages 0 to 3 on 2 nodes, bf16" nodes_stages bf16 2e-2
     check "faults are named on both nodes" nodes_faults

@@ -81,6 +81,20 @@ shared_nodes() {
     LIMIT_S=150 share "shared-nodes-$1" "$1" tests/comm/nodes 1
 }
 
+# Parameters and gradients with fewer bits between nodes: as between CPUs, and near what 16 bits give.
+shared_quantized() {
+    local keys device
+    for keys in '"zero_quantized_weights": true' '"zero_quantized_gradients": true'; do
+        for device in cpu cuda; do
+            RANKS=2 STAGE=3 LIMIT_S=90 ZERO_KEYS=", $keys" train "quantized-$device" $device 20 bf16 --ranks-per-node 1 \
+                --timeout 40 || return 1
+        done
+        same_values 2e-2 "$work/quantized-cpu.loss" "$work/quantized-cuda.loss" "losses with $keys"
+        same_values 5e-2 "$work/cuda-bf16.loss" "$work/quantized-cuda.loss" "losses with $keys and without"
+        ! cmp -s "$work/cuda-bf16.loss" "$work/quantized-cuda.loss" || fail "$keys changes nothing"
+    done
+}
+
 # shared_stages NODES PRECISION TOLERANCE STAGE...: beside one rank alone, and the last stage twice with the same bits.
 shared_stages() {
     local n=$1 precision=$2 tolerance=$3 stage name
@@ -138,6 +152,8 @@ on_shared() {
     check "stages 0 to 3, 2 nodes, fp32" shared_stages 2 fp32 1e-5 0 1 2 3
     check "stages 0 to 3, 2 nodes, bf16" shared_stages 2 bf16 2e-2 0 1 2 3
     check "stages 1 and 3, 4 nodes, fp32" shared_stages 4 fp32 1e-5 1 3
+    check "fewer bits between 4 nodes" share quantized 4 tests/comm/quantized.np4 cuda 1
+    check "stage 3 with fewer bits, 2 nodes" shared_quantized
     check "a checkpoint of 2 nodes on 4 and 1" shared_resume
     check "faults are named on all nodes" shared_faults
     check "a node's failing GPU is named" shared_gpu_fault
