@@ -49,7 +49,8 @@ static mz_status take_buffers(mz_hier *hier, size_t chunk_bytes)
         hier->flights[i].partial = hier->staging + i * 2 * n_nodes * piece;
         hier->flights[i].inbox = hier->flights[i].partial + n_nodes * piece;
     }
-    return ops->pin ? ops->pin(hier->wire, hier->staging, MZ_VOYAGE_WINDOW * 2 * n_nodes * piece) : MZ_OK;
+    const mz_wire_memory memory = {.memory = hier->staging, .bytes = MZ_VOYAGE_WINDOW * 2 * n_nodes * piece};
+    return ops->pin ? ops->pin(hier->wire, &memory) : MZ_OK;
 }
 
 mz_status mz_hier_open_wire(mz_hier *hier, MPI_Comm group, const char *wire, bool spin)

@@ -8,7 +8,7 @@ libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.
 	src/comm/hier_quantized.c src/comm/voyage.h src/comm/voyage.c src/comm/uneven.h src/comm/uneven.c \
 	src/comm/all_reduce.h src/comm/all_reduce.c src/comm/issue.h \
 	src/comm/issue.c src/comm/watch.h src/comm/watch.c src/comm/gpu.h src/comm/gpu.c src/comm/nccl.h \
-	src/comm/relay.h src/comm/relay_impl.h src/comm/relay.c src/comm/relay_collectives.c \
+	src/comm/relay.h src/comm/relay_impl.h src/comm/relay.c src/comm/relay_setup.c src/comm/relay_collectives.c \
 	src/comm/nccl_plain.h src/comm/peers.h \
 	src/comm/predicted.h src/comm/predicted.c src/comm/collectives.c src/comm/comm.c
 if HAVE_NCCL
@@ -22,7 +22,7 @@ libmpizero_a_SOURCES += src/comm/ucx_link.h src/comm/ucx_link.c src/comm/ucx_pro
 endif
 
 # Tests
-EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh tests/comm/relay_failures.sh tests/comm/blame.sh
+EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh tests/comm/direct.sh tests/comm/relay_failures.sh tests/comm/blame.sh
 check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_probe tests/comm/killed_probe tests/comm/blame_probe tests/comm/gpu_probe \
 	tests/comm/watch.np3 tests/comm/board.np2 \
 	tests/comm/shared.np2 tests/comm/shared.np4 tests/comm/failures.np4 tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/quantized.np4 tests/comm/setup.np3 \
@@ -67,7 +67,7 @@ tests_comm_relay_np4_SOURCES = tests/comm/collectives.c $(gpu_double)
 tests_comm_relay_np2_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 tests_comm_relay_np3_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 tests_comm_relay_np4_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
-TESTS += tests/comm/watch.np3 tests/comm/board.np2 tests/comm/shared.np2 tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/blame.sh tests/comm/mpi_wire.sh \
+TESTS += tests/comm/watch.np3 tests/comm/board.np2 tests/comm/shared.np2 tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/blame.sh tests/comm/mpi_wire.sh tests/comm/direct.sh \
 	tests/comm/failures.np4 \
 	tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/quantized.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \

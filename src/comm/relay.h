@@ -1,6 +1,6 @@
-/* Collectives between GPUs of several nodes. Data in GPU memory crosses through pinned buffers: while one piece of
- * it is on the wire (voyage.h), the ones before and after are copied in and out, and NCCL spreads or adds up inside
- * the node.
+/* Collectives between GPUs of several nodes. Data in GPU memory crosses through buffers, which are pinned, or lie on
+ * the GPU where the wire takes it from there: while one piece of it is on the wire (voyage.h), the ones before and
+ * after are copied in and out, and NCCL spreads or adds up inside the node.
  *
  * A thread of each comm, the courier, takes the collectives in the order in which they were issued. It waits until
  * the caller's stream has reached one, launches copies and the node's part on streams of its own, and waits for the

@@ -62,12 +62,28 @@ static mz_status depart(const mz_voyage *v, mz_flight *f)
     mz_relay *relay = relay_of(v);
     mz_relay_note(relay, "waits until the piece before is in GPU memory");
     mz_status status = mz_relay_await(relay, slot_of(v, f)->stored);
+    if (!status && relay->direct) /* the answer comes to where that one is read */
+        status = mz_relay_await(relay, slot_of(v, f)->finished);
     mz_relay_note(relay, "waits until a piece is out of GPU memory");
     if (!status)
         status = mz_relay_await(relay, slot_of(v, f)->loaded);
     mz_relay_count(&relay->n_departed);
     mz_relay_note(relay, "waits for the wire");
     return status;
+}
+
+static mz_status begin_arrival(mz_relay *relay)
+{
+    mz_device *device = relay->options.device;
+    mz_relay_count(&relay->n_arrived);
+    mz_relay_note(relay, "launches what is to be done with a piece that came");
+    return relay->direct && device->ops->see_writes ? device->ops->see_writes(device) : MZ_OK;
+}
+
+/* Stream-ordered, and nothing where the wire's buffer is the GPU's. */
+static mz_status move(const mz_voyage *v, mz_stream *stream, char *to, const void *from, size_t bytes)
+{
+    return to == from ? MZ_OK : ops_of(v)->copy(stream, to, from, bytes);
 }
 
 /* Node m's block of what came or is to leave, in pinned memory or on the GPU. */
@@ -122,7 +138,7 @@ static mz_status gather_load(const mz_voyage *v, mz_flight *f)
     else if (own != given)
         status = ops->copy(relay->inner, own, given, bytes_of(v, f));
     if (!status)
-        status = ops->copy(relay->out, f->partial, v->bits ? slot_of(v, f)->partial : given, wire_bytes(v, f));
+        status = move(v, relay->out, f->partial, v->bits ? slot_of(v, f)->partial : given, wire_bytes(v, f));
     return status ? status : ops->event_record(slot_of(v, f)->loaded, relay->out);
 }
 
@@ -145,10 +161,8 @@ static mz_status gather_arrive(const mz_voyage *v, mz_flight *f)
     mz_hier *hier = v->hier;
     const mz_layout *layout = hier->layout;
     mz_relay_slot *slot = slot_of(v, f);
-    mz_relay_count(&relay->n_arrived);
-    mz_relay_note(relay, "launches what is to be done with a piece that came");
-    mz_status status = MZ_OK;
-    if (v->bits)
+    mz_status status = begin_arrival(relay);
+    if (!status && v->bits)
         status = ops_of(v)->wait(relay->in, slot->finished); /* with the piece before in this slot */
     for (int m = 0; m < layout->n_nodes && !status; m++) {
         char *to = mz_piece_recv(&f->piece, mz_rail_rank(hier, m), v->element);
@@ -159,7 +173,7 @@ static mz_status gather_arrive(const mz_voyage *v, mz_flight *f)
         if (v->bits)
             to = block(v, slot->inbox, m);
         if (m != layout->node)
-            status = ops_of(v)->copy(relay->in, to, block(v, f->inbox, m), wire_bytes(v, f));
+            status = move(v, relay->in, to, block(v, f->inbox, m), wire_bytes(v, f));
     }
     if (!status)
         status = follow(ops_of(v), relay->inner, relay->in, slot->stored);
@@ -237,8 +251,8 @@ static mz_status scatter_load(const mz_voyage *v, mz_flight *f)
         if (m == layout->node)
             slot->own = from;
         else
-            status = ops_of(v)->copy(relay->out, block(v, f->partial, m), v->bits ? block(v, slot->inbox, m) : from,
-                                     wire_bytes(v, f));
+            status = move(v, relay->out, block(v, f->partial, m), v->bits ? block(v, slot->inbox, m) : from,
+                          wire_bytes(v, f));
     }
     return status ? status : ops_of(v)->event_record(slot->loaded, relay->out);
 }
@@ -263,7 +277,7 @@ static mz_status reduce_load(const mz_voyage *v, mz_flight *f)
     if (!status)
         status = follow(ops_of(v), relay->out, relay->inner, slot->reduced);
     if (!status)
-        status = ops_of(v)->copy(relay->out, f->partial, slot->own, bytes_of(v, f));
+        status = move(v, relay->out, f->partial, slot->own, bytes_of(v, f));
     return status ? status : ops_of(v)->event_record(slot->loaded, relay->out);
 }
 
@@ -306,12 +320,12 @@ static mz_status sums_arrive(const mz_voyage *v, mz_flight *f)
     mz_relay *relay = relay_of(v);
     const mz_layout *layout = v->hier->layout;
     mz_relay_slot *slot = slot_of(v, f);
-    mz_relay_count(&relay->n_arrived);
-    mz_relay_note(relay, "launches what is to be done with a piece that came");
-    mz_status status = ops_of(v)->wait(relay->in, slot->finished); /* with the piece before in this slot */
+    mz_status status = begin_arrival(relay);
+    if (!status)
+        status = ops_of(v)->wait(relay->in, slot->finished); /* with the piece before in this slot */
     for (int m = 0; m < layout->n_nodes && !status; m++)
         if (m != layout->node)
-            status = ops_of(v)->copy(relay->in, block(v, slot->inbox, m), block(v, f->inbox, m), wire_bytes(v, f));
+            status = move(v, relay->in, block(v, slot->inbox, m), block(v, f->inbox, m), wire_bytes(v, f));
     if (!status)
         status = follow(ops_of(v), relay->inner, relay->in, slot->stored);
     for (int m = 0; m < layout->n_nodes && v->bits && !status; m++) /* the packed sums have taken partial's place */
@@ -369,9 +383,7 @@ static mz_status broadcast_arrive(const mz_voyage *v, mz_flight *f)
     bool is_root = layout->rank == v->root;
     char *to = mz_piece_recv(&f->piece, 0, v->element);
     const char *from = is_root ? mz_piece_send(&f->piece, 0, v->element) : to;
-    mz_relay_count(&relay->n_arrived);
-    mz_relay_note(relay, "launches what is to be done with a piece that came");
-    mz_status status = MZ_OK;
+    mz_status status = begin_arrival(relay);
     if (!is_root && layout->local == root_local && layout->node != root_node) {
         status = ops_of(v)->copy(relay->in, to, f->inbox, bytes_of(v, f));
         if (!status)

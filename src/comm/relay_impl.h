@@ -1,4 +1,5 @@
-/* Private to relay.c (life and thread) and relay_collectives.c (what is done with a piece). */
+/* Private to relay.c (the thread, and who gives it work), relay_setup.c (beginning and end) and relay_collectives.c
+ * (what is done with a piece). */
 #ifndef MZ_COMM_RELAY_IMPL_H
 #define MZ_COMM_RELAY_IMPL_H
 
@@ -8,7 +9,7 @@
 #include "comm/voyage.h"
 #include "comm/watch.h"
 
-/* A flight's part on the GPU. Its `partial` and `inbox` in the flight itself are pinned. */
+/* A flight's part on the GPU. Its `partial` and `inbox` in the flight itself are pinned, or these. */
 typedef struct mz_relay_slot {
     char *partial, *inbox; /* [n_nodes][piece_bytes] each: sums of this node for each node; those of the others */
     float *sum;            /* of a piece */
@@ -36,6 +37,7 @@ struct mz_relay {
     mz_event *start; /* of a voyage */
     mz_relay_slot slots[MZ_VOYAGE_WINDOW];
     void *pinned, *memory; /* of all flights, and of all slots */
+    bool direct;           /* the wire reaches the GPU: flights' buffers are their slots' */
     uint32_t *words;       /* [MZ_WATCH_FLIGHTS], pinned: the collective's number plus one when it is done */
     pthread_t courier;
     bool has_courier;
@@ -61,6 +63,11 @@ static inline void mz_relay_count(uint32_t *n)
 {
     __atomic_fetch_add(n, 1, __ATOMIC_RELAXED);
 }
+
+/* The courier's thread; arg: the relay. */
+void *mz_relay_run(void *arg);
+/* The relay's as a settler (device.h). */
+void mz_relay_settle(void *context, uint64_t ticket);
 
 /* Waits in the courier for an event of one of its streams, or for a failure. */
 mz_status mz_relay_await(mz_relay *relay, mz_event *event);

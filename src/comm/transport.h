@@ -62,6 +62,12 @@ struct mz_node_transport {
 
 typedef struct mz_wire_transport mz_wire_transport;
 typedef struct mz_wire_request mz_wire_request;
+typedef struct mz_wire_memory {
+    void *memory;
+    size_t bytes;
+    void (*bind)(void *context); /* of a GPU's memory: makes the GPU the calling thread's; NULL: host memory */
+    void *context;
+} mz_wire_memory;
 typedef struct mz_wire_ops {
     const char *name;
     void (*destroy)(mz_wire_transport *wire);
@@ -71,8 +77,8 @@ typedef struct mz_wire_ops {
     /* The failure that a peer has told of, or MZ_OK. Any thread's. */
     mz_status (*failure)(mz_wire_transport *wire);
     /* Registers memory that many pieces will lie in, once, so that they need not be looked up; it outlives the
-     * transport. NULL: the transport has no use for it. */
-    mz_status (*pin)(mz_wire_transport *wire, void *memory, size_t bytes);
+     * transport. A GPU's only where the transport reaches it. NULL: the transport has no use for it. */
+    mz_status (*pin)(mz_wire_transport *wire, const mz_wire_memory *memory);
     /* Non-blocking pieces between peers (ranks within the comm). At most `max_requests` in flight. What one
      * rank sends to another arrives in that order; the first piece of a collective carries its identity. */
     mz_status (*send)(mz_wire_transport *wire, const mz_op_info *op, int peer, const void *data, size_t bytes,
@@ -88,6 +94,7 @@ struct mz_wire_transport {
     const mz_wire_ops *ops;
     mz_node_transport *node; /* whose failure ends what waits here too; NULL: none, or it has other ways */
     double bytes_sent;
+    bool reaches_gpus; /* pieces may lie in a GPU's memory, once that is pinned */
 };
 
 /* Collective over `group`, the ranks of one node in the order of `members`, whose array must outlive the transport.

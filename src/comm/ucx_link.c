@@ -42,6 +42,15 @@ static void stop_thread(mz_ucx_link *link)
     pthread_join(link->thread, NULL);
 }
 
+/* Over TCP every byte passes the host in any case, and goes there faster by our own copies. MPIZERO_GPU_DIRECT
+ * overrides. */
+static void choose_reach(mz_ucx_link *link, bool only_tcp, uint64_t memory_types)
+{
+    const char *wish = getenv("MPIZERO_GPU_DIRECT");
+    link->knows_gpus = memory_types & UCS_BIT(UCS_MEMORY_TYPE_CUDA);
+    link->reaches_gpus = wish ? strcmp(wish, "1") == 0 : link->knows_gpus && !only_tcp;
+}
+
 static mz_status open_worker(mz_ucx_link *link)
 {
     const ucp_params_t parameters = {.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_ESTIMATED_NUM_EPS |
@@ -49,6 +58,7 @@ static mz_status open_worker(mz_ucx_link *link)
                                      .features = UCP_FEATURE_TAG | UCP_FEATURE_WAKEUP,
                                      .estimated_num_eps = (size_t)link->n_peers,
                                      .name = "mpizero"};
+    ucp_context_attr_t found = {.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES};
     const ucp_worker_params_t serial = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
                                         .thread_mode = UCS_THREAD_MODE_SERIALIZED};
     ucp_config_t *config = NULL;
@@ -62,8 +72,15 @@ static mz_status open_worker(mz_ucx_link *link)
      * themselves are worth it; over TCP pieces go at once. */
     if (only_tcp && !getenv("UCX_RNDV_THRESH"))
         ucp_config_modify(config, "RNDV_THRESH", "inf");
+    /* A GPU's memory is registered as it is given. UCX would take the whole allocation that it lies in, which it
+     * finds only where it saw that being made; no AMD GPU's is ever given. */
+    if (!getenv("UCX_MEMTYPE_REG_WHOLE_ALLOC_TYPES"))
+        ucp_config_modify(config, "MEMTYPE_REG_WHOLE_ALLOC_TYPES", "rocm");
     status = mz_ucx_check(ucp_init(&parameters, config, &link->context), "ucp_init");
     ucp_config_release(config);
+    if (!status)
+        status = mz_ucx_check(ucp_context_query(link->context, &found), "ucp_context_query");
+    choose_reach(link, only_tcp, found.memory_types);
     if (!status)
         status = mz_ucx_check(ucp_worker_create(link->context, &serial, &link->worker), "ucp_worker_create");
     if (!status)
@@ -128,8 +145,8 @@ static mz_status greet(mz_ucx_link *link)
     for (int r = 0; r < link->n_peers; r++) {
         if (r == link->me)
             continue;
-        mz_ucx_recv(link, MZ_UCX_HELLO, r, NULL, 0, NULL, &messages[2 * r]);
-        mz_ucx_send(link, MZ_UCX_HELLO, r, NULL, 0, NULL, &messages[2 * r + 1]);
+        mz_ucx_recv(link, MZ_UCX_HELLO, r, NULL, 0, &messages[2 * r]);
+        mz_ucx_send(link, MZ_UCX_HELLO, r, NULL, 0, &messages[2 * r + 1]);
     }
     mz_status status = MZ_OK;
     for (int i = 0; i < n && !status; i++) {
@@ -208,6 +225,29 @@ mz_status mz_ucx_link_open(MPI_Comm group, int color, const mz_board *board, boo
     return MZ_OK;
 }
 
+mz_status mz_ucx_link_register(mz_ucx_link *link, const mz_wire_memory *memory)
+{
+    mz_ucx_region *region = &link->region;
+    const ucs_memory_type_t type = memory->bind ? UCS_MEMORY_TYPE_CUDA : UCS_MEMORY_TYPE_HOST;
+    const ucp_mem_map_params_t p = {.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH |
+                                                  UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
+                                    .address = memory->memory,
+                                    .length = memory->bytes,
+                                    .memory_type = type};
+    if (memory->bind && !link->knows_gpus)
+        return mz_fail(
+            MZ_ERR_UNSUPPORTED,
+            "MPIZERO_GPU_DIRECT: UCX %s finds no CUDA here: unset it, or see what UCX_TLS allows and what "
+            "`ucx_info -d` says of cuda_copy",
+            ucp_get_version_string());
+    mz_ucx_link_enter(link);
+    mz_status status = mz_ucx_check(ucp_mem_map(link->context, &p, &region->handle), "ucp_mem_map");
+    region->of = *memory;
+    region->type = type;
+    mz_ucx_link_leave(link);
+    return status;
+}
+
 static void close_endpoints(mz_ucx_link *link)
 {
     const ucp_request_param_t now = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE};
@@ -232,6 +272,8 @@ void mz_ucx_link_close(mz_ucx_link *link)
         mz_ucx_discard_all(link);
     if (link->peers)
         close_endpoints(link);
+    if (link->region.handle)
+        ucp_mem_unmap(link->context, link->region.handle);
     if (link->worker)
         ucp_worker_destroy(link->worker);
     if (link->context)

@@ -25,6 +25,13 @@ typedef enum mz_ucx_kind {
 
 enum { MZ_UCX_ANY_PEER = -1 };
 
+/* Memory that UCX knows. */
+typedef struct mz_ucx_region {
+    mz_wire_memory of;
+    ucp_mem_h handle;
+    ucs_memory_type_t type;
+} mz_ucx_region;
+
 /* A message on its way; stays where it is until `open` is false. */
 typedef struct mz_ucx_message {
     bool open;
@@ -56,6 +63,9 @@ typedef struct mz_ucx_link {
     bool has_thread;
     mz_ucx_message *hellos; /* [2 * n_peers] */
     bool spin;              /* wait actively for a moment before sleeping */
+    bool knows_gpus;        /* this UCX was built with CUDA, and finds it */
+    bool reaches_gpus;      /* and a network takes what lies there */
+    mz_ucx_region region;   /* the one that is registered, if its handle is set */
 
     const mz_board *board; /* tells the answers; may be NULL */
     bool listens;
@@ -67,6 +77,8 @@ typedef struct mz_ucx_link {
 /* Collective over `group`, where the ranks with the same `color` form a rail, in order. Ends when every endpoint
  * has carried a message in both directions. board: borrowed; from then on peers' questions are answered. */
 mz_status mz_ucx_link_open(MPI_Comm group, int color, const mz_board *board, bool spin, mz_ucx_link **link);
+/* Registers the memory that pieces lie in, a GPU's where the link reaches it; once. */
+mz_status mz_ucx_link_register(mz_ucx_link *link, const mz_wire_memory *memory);
 /* Breaks the connections that are still there. Messages that are open end. */
 void mz_ucx_link_close(mz_ucx_link *link);
 
@@ -74,11 +86,10 @@ void mz_ucx_link_close(mz_ucx_link *link);
 void mz_ucx_link_enter(mz_ucx_link *link);
 void mz_ucx_link_leave(mz_ucx_link *link);
 
-/* Failures are found in the message. memory: the registration that `data` lies in, or NULL. */
-void mz_ucx_send(mz_ucx_link *link, mz_ucx_kind kind, int to, const void *data, size_t bytes, ucp_mem_h memory,
+/* Failures are found in the message. Data may lie in the link's region, or else in host memory. */
+void mz_ucx_send(mz_ucx_link *link, mz_ucx_kind kind, int to, const void *data, size_t bytes,
                  mz_ucx_message *message);
-void mz_ucx_recv(mz_ucx_link *link, mz_ucx_kind kind, int from, void *data, size_t bytes, ucp_mem_h memory,
-                 mz_ucx_message *message);
+void mz_ucx_recv(mz_ucx_link *link, mz_ucx_kind kind, int from, void *data, size_t bytes, mz_ucx_message *message);
 /* Gives up a message that was asked for; it ends at once, or when its data is complete. */
 void mz_ucx_cancel(mz_ucx_link *link, mz_ucx_message *message);
 

@@ -45,16 +45,26 @@ static void received(void *handle, ucs_status_t status, const ucp_tag_recv_info_
     finish(message, handle, status);
 }
 
-static ucp_request_param_t parameters(mz_ucx_message *message, ucp_mem_h memory)
+/* The region that the data lies in, or NULL. */
+static const mz_ucx_region *region_of(const mz_ucx_link *link, const void *data, size_t bytes)
 {
+    const mz_ucx_region *r = &link->region;
+    const char *begin = data, *first = r->of.memory;
+    return r->handle && begin >= first && begin + bytes <= first + r->of.bytes ? r : NULL;
+}
+
+static ucp_request_param_t parameters(const mz_ucx_link *link, const void *data, size_t bytes,
+                                      mz_ucx_message *message)
+{
+    const mz_ucx_region *region = region_of(link, data, bytes);
     *message = (mz_ucx_message){.open = true};
     ucp_request_param_t p = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
                                              UCP_OP_ATTR_FIELD_MEMORY_TYPE,
                              .user_data = message,
-                             .memory_type = UCS_MEMORY_TYPE_HOST};
-    if (memory) {
+                             .memory_type = region ? region->type : UCS_MEMORY_TYPE_HOST};
+    if (region) {
         p.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
-        p.memh = memory;
+        p.memh = region->handle;
     }
     return p;
 }
@@ -68,19 +78,18 @@ static void note_handle(mz_ucx_message *message, ucs_status_ptr_t handle)
         message->handle = handle;
 }
 
-void mz_ucx_send(mz_ucx_link *link, mz_ucx_kind kind, int to, const void *data, size_t bytes, ucp_mem_h memory,
+void mz_ucx_send(mz_ucx_link *link, mz_ucx_kind kind, int to, const void *data, size_t bytes,
                  mz_ucx_message *message)
 {
-    ucp_request_param_t p = parameters(message, memory);
+    ucp_request_param_t p = parameters(link, data, bytes, message);
     p.cb.send = sent;
     note_handle(message, ucp_tag_send_nbx(link->peers[to].endpoint, data, bytes, tag_of(kind, link->me), &p));
 }
 
-void mz_ucx_recv(mz_ucx_link *link, mz_ucx_kind kind, int from, void *data, size_t bytes, ucp_mem_h memory,
-                 mz_ucx_message *message)
+void mz_ucx_recv(mz_ucx_link *link, mz_ucx_kind kind, int from, void *data, size_t bytes, mz_ucx_message *message)
 {
     const ucp_tag_t all = ~(ucp_tag_t)0;
-    ucp_request_param_t p = parameters(message, memory);
+    ucp_request_param_t p = parameters(link, data, bytes, message);
     p.cb.recv = received;
     if (from == MZ_UCX_ANY_PEER)
         note_handle(message, ucp_tag_recv_nbx(link->worker, data, bytes, tag_of(kind, 0), all << 32, &p));
@@ -111,7 +120,7 @@ void mz_ucx_discard_all(mz_ucx_link *link)
 void mz_ucx_link_listen(mz_ucx_link *link)
 {
     link->listens = true;
-    mz_ucx_recv(link, MZ_UCX_QUESTION, MZ_UCX_ANY_PEER, &link->question, sizeof link->question, NULL,
+    mz_ucx_recv(link, MZ_UCX_QUESTION, MZ_UCX_ANY_PEER, &link->question, sizeof link->question,
                 &link->question_message);
 }
 
@@ -133,7 +142,7 @@ static void answer(mz_ucx_link *link)
     if (!reply->message.open && !link->peers[from].broken) { /* else the peer will ask again */
         reply->answer.number = link->question.number;
         mz_board_read_own(link->board, &reply->answer.wait);
-        mz_ucx_send(link, MZ_UCX_ANSWER, from, &reply->answer, sizeof reply->answer, NULL, &reply->message);
+        mz_ucx_send(link, MZ_UCX_ANSWER, from, &reply->answer, sizeof reply->answer, &reply->message);
     }
     mz_ucx_link_listen(link);
 }
@@ -168,6 +177,7 @@ void *mz_ucx_progress_thread(void *arg)
 {
     const struct timespec out_of_the_way = {0, 1000000};
     mz_ucx_link *link = arg;
+    bool bound = false;
     struct pollfd events[2] = {{.fd = link->event_fd, .events = POLLIN}, {.fd = link->stop_fd, .events = POLLIN}};
     while (!(events[1].revents & POLLIN)) {
         if (atomic_load(&link->n_inside)) {
@@ -176,6 +186,10 @@ void *mz_ucx_progress_thread(void *arg)
             continue;
         }
         pthread_mutex_lock(&link->lock);
+        if (!bound && link->region.of.bind) {
+            link->region.of.bind(link->region.of.context);
+            bound = true;
+        }
         bool idle = !progress(link) && ucp_worker_arm(link->worker) == UCS_OK;
         pthread_mutex_unlock(&link->lock);
         poll(events, 2, idle ? SLEEP_MS : 0);

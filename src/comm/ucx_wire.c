@@ -49,21 +49,11 @@ typedef struct ucx_wire {
     mz_wire_request *requests; /* [n_requests] */
     int n_requests;
     mz_wire_request *free_requests;
-    int *late;          /* [n_requests] members, for a message */
-    const char *memory; /* registered */
-    size_t memory_bytes;
-    ucp_mem_h memory_handle;
+    int *late; /* [n_requests] members, for a message */
     mz_wire_note note_out, note_in;
     mz_ucx_message note_message; /* of note_in */
     bool aborted;
 } ucx_wire;
-
-static ucp_mem_h registration_of(const ucx_wire *wire, const void *data, size_t bytes)
-{
-    const char *begin = data;
-    bool inside = wire->memory && begin >= wire->memory && begin + bytes <= wire->memory + wire->memory_bytes;
-    return inside ? wire->memory_handle : NULL;
-}
 
 /* MZ_ERR_PEER for a connection that is no more. */
 static mz_status lost(const ucx_wire *wire, const mz_op_info *op, int at, ucs_status_t why)
@@ -91,16 +81,16 @@ static mz_opinion inquire(ucx_wire *wire, const mz_op_info *op, int at, double n
     if (p->inquiry.asked > 0 && !p->answer_message.open && p->answer_message.status == UCS_OK) {
         mz_inquiry_answer(&p->inquiry, &p->answer, now);
         if (p->inquiry.asked > 0) /* it was to an older question */
-            mz_ucx_recv(wire->link, MZ_UCX_ANSWER, at, &p->answer, sizeof p->answer, NULL, &p->answer_message);
+            mz_ucx_recv(wire->link, MZ_UCX_ANSWER, at, &p->answer, sizeof p->answer, &p->answer_message);
     }
     mz_opinion opinion = mz_inquiry_go_on(&p->inquiry, op->sequence, now);
     if (opinion != MZ_ASK)
         return opinion;
     if (!p->answer_message.open)
-        mz_ucx_recv(wire->link, MZ_UCX_ANSWER, at, &p->answer, sizeof p->answer, NULL, &p->answer_message);
+        mz_ucx_recv(wire->link, MZ_UCX_ANSWER, at, &p->answer, sizeof p->answer, &p->answer_message);
     if (!p->question_message.open && !wire->link->peers[at].broken) {
         p->question = (mz_question){.from = wire->link->me, .number = p->inquiry.number};
-        mz_ucx_send(wire->link, MZ_UCX_QUESTION, at, &p->question, sizeof p->question, NULL, &p->question_message);
+        mz_ucx_send(wire->link, MZ_UCX_QUESTION, at, &p->question, sizeof p->question, &p->question_message);
     }
     return MZ_PATIENCE;
 }
@@ -137,7 +127,7 @@ static mz_status open_card_out(ucx_wire *wire, const mz_op_info *op, int to)
         return status;
     p->sent = op->sequence + 1;
     mz_wire_card_fill(&p->out, op);
-    mz_ucx_send(wire->link, MZ_UCX_CARD, to, &p->out, sizeof p->out, NULL, &p->out_message);
+    mz_ucx_send(wire->link, MZ_UCX_CARD, to, &p->out, sizeof p->out, &p->out_message);
     return MZ_OK;
 }
 
@@ -147,7 +137,7 @@ static void open_card_in(ucx_wire *wire, const mz_op_info *op, int from)
     if (p->asked == op->sequence + 1)
         return;
     p->asked = op->sequence + 1;
-    mz_ucx_recv(wire->link, MZ_UCX_CARD, from, &p->in, sizeof p->in, NULL, &p->in_message);
+    mz_ucx_recv(wire->link, MZ_UCX_CARD, from, &p->in, sizeof p->in, &p->in_message);
 }
 
 static mz_status take_request(ucx_wire *wire, int member, bool is_recv, mz_wire_request **request)
@@ -175,7 +165,7 @@ static mz_status wire_send(mz_wire_transport *base, const mz_op_info *op, int to
     mz_ucx_link_enter(wire->link);
     status = open_card_out(wire, op, r->peer);
     if (!status) {
-        mz_ucx_send(wire->link, MZ_UCX_DATA, r->peer, data, bytes, registration_of(wire, data, bytes), &r->message);
+        mz_ucx_send(wire->link, MZ_UCX_DATA, r->peer, data, bytes, &r->message);
         base->bytes_sent += (double)bytes;
     }
     mz_ucx_link_leave(wire->link);
@@ -192,7 +182,7 @@ static mz_status wire_recv(mz_wire_transport *base, const mz_op_info *op, int fr
     mz_wire_request *r = *request;
     mz_ucx_link_enter(wire->link);
     open_card_in(wire, op, r->peer);
-    mz_ucx_recv(wire->link, MZ_UCX_DATA, r->peer, data, bytes, registration_of(wire, data, bytes), &r->message);
+    mz_ucx_recv(wire->link, MZ_UCX_DATA, r->peer, data, bytes, &r->message);
     mz_ucx_link_leave(wire->link);
     return MZ_OK;
 }
@@ -348,8 +338,7 @@ static void wire_abort(mz_wire_transport *base, mz_status status, const char *me
     snprintf(wire->note_out.message, sizeof wire->note_out.message, "%s", message);
     for (int r = 0; r < wire->n_rail; r++)
         if (wire->link->peers[r].endpoint && !wire->link->peers[r].broken)
-            mz_ucx_send(wire->link, MZ_UCX_NOTE, r, &wire->note_out, sizeof wire->note_out, NULL,
-                        &wire->peers[r].note);
+            mz_ucx_send(wire->link, MZ_UCX_NOTE, r, &wire->note_out, sizeof wire->note_out, &wire->peers[r].note);
     ucp_worker_progress(wire->link->worker);
     mz_ucx_link_leave(wire->link);
 }
@@ -363,20 +352,9 @@ static mz_status wire_failure(mz_wire_transport *base)
     return status;
 }
 
-static mz_status wire_pin(mz_wire_transport *base, void *memory, size_t bytes)
+static mz_status wire_pin(mz_wire_transport *base, const mz_wire_memory *memory)
 {
-    ucx_wire *wire = (ucx_wire *)base;
-    const ucp_mem_map_params_t p = {.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH |
-                                                  UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
-                                    .address = memory,
-                                    .length = bytes,
-                                    .memory_type = UCS_MEMORY_TYPE_HOST};
-    mz_status status = mz_ucx_check(ucp_mem_map(wire->link->context, &p, &wire->memory_handle), "ucp_mem_map");
-    if (status)
-        return status;
-    wire->memory = memory;
-    wire->memory_bytes = bytes;
-    return MZ_OK;
+    return mz_ucx_link_register(((ucx_wire *)base)->link, memory);
 }
 
 static bool is_awaited(const ucx_wire *wire, int r)
@@ -392,8 +370,8 @@ static void say_farewell(ucx_wire *wire)
     mz_ucx_link_enter(wire->link);
     for (int r = 0; r < wire->n_rail; r++)
         if (!wire->aborted && wire->link->peers[r].endpoint && !wire->link->peers[r].broken) {
-            mz_ucx_recv(wire->link, MZ_UCX_BYE, r, NULL, 0, NULL, &wire->peers[r].bye_in);
-            mz_ucx_send(wire->link, MZ_UCX_BYE, r, NULL, 0, NULL, &wire->peers[r].bye_out);
+            mz_ucx_recv(wire->link, MZ_UCX_BYE, r, NULL, 0, &wire->peers[r].bye_in);
+            mz_ucx_send(wire->link, MZ_UCX_BYE, r, NULL, 0, &wire->peers[r].bye_out);
         }
     for (int r = 0; r < wire->n_rail; r++)
         while (is_awaited(wire, r) && mz_clock_seconds() - begin < farewell_seconds)
@@ -415,8 +393,6 @@ static void wire_destroy(mz_wire_transport *base)
         return;
     if (wire->link)
         say_farewell(wire);
-    if (wire->memory)
-        ucp_mem_unmap(wire->link->context, wire->memory_handle);
     mz_ucx_link_close(wire->link);
     mz_free(wire->rail);
     mz_free(wire->place);
@@ -481,9 +457,10 @@ mz_status mz_ucx_wire_create(MPI_Comm group, const mz_members *members, const in
         return status;
     }
     mz_ucx_link_enter(wire->link);
-    mz_ucx_recv(wire->link, MZ_UCX_NOTE, MZ_UCX_ANY_PEER, &wire->note_in, sizeof wire->note_in, NULL,
+    mz_ucx_recv(wire->link, MZ_UCX_NOTE, MZ_UCX_ANY_PEER, &wire->note_in, sizeof wire->note_in,
                 &wire->note_message);
     mz_ucx_link_leave(wire->link);
+    wire->base.reaches_gpus = wire->link->reaches_gpus;
     *out = &wire->base;
     return MZ_OK;
 }

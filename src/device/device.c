@@ -67,8 +67,8 @@ static const slot kernel_slots[] = {
 #define N_OP_SLOTS     (sizeof op_slots / sizeof op_slots[0])
 #define N_KERNEL_SLOTS (sizeof kernel_slots / sizeof kernel_slots[0])
 _Static_assert(sizeof(mz_kernels) == N_KERNEL_SLOTS * sizeof(any_function), "kernel_slots misses a kernel");
-/* beside the operations: name, graphs, kernels */
-_Static_assert(sizeof(mz_device_ops) == (N_OP_SLOTS + 3) * sizeof(any_function), "op_slots misses an operation");
+/* beside the operations that all have: name, graphs, kernels, see_writes */
+_Static_assert(sizeof(mz_device_ops) == (N_OP_SLOTS + 4) * sizeof(any_function), "op_slots misses an operation");
 
 static const char *empty_slot(const void *table, const slot *slots, size_t n)
 {

@@ -99,6 +99,10 @@ typedef struct mz_device_ops {
     /* From any thread, which it binds to the device; waits for nothing: has the device failed? */
     mz_status (*check)(mz_stream *stream);
 
+    /* What other devices, such as network cards, have written to device memory is seen by work that is given to
+     * streams from now on. NULL: device memory is host memory. */
+    mz_status (*see_writes)(mz_device *device);
+
     const mz_graph_ops *graphs; /* NULL: the backend has none */
     const mz_kernels *kernels;  /* every slot filled; checked when the device is opened */
 } mz_device_ops;

@@ -39,6 +39,14 @@ nodes_xl_quantized() {
     paste "$work/xl-one.loss" "$work/xl-bits.loss"
 }
 
+# Where UCX knows CUDA.
+nodes_direct() {
+    MPIZERO_GPU_DIRECT=1 on_ranks 4 tests/comm/nodes 2 >"$work/nodes-direct.log" 2>&1 && return
+    ! grep -q 'finds no CUDA here' "$work/nodes-direct.log" || return 77
+    last_words "$work/nodes-direct.log"
+    return 1
+}
+
 # Where a step of it goes.
 nodes_profile() {
     on_ranks 4 "$mpizero" bench train --device cuda --model "$work/xl" --block-size 1024 --deepspeed "$work/xl-4-3.json" \
@@ -54,6 +62,7 @@ on_nodes() {
         check "collectives of 2 nodes" bench_collectives --ranks-per-node 2
         check "a step of GPT-2 XL on 2 nodes" nodes_profile
     fi
+    check "collectives, pieces in GPU memory" nodes_direct
     check "fewer bits between 2 nodes" on_ranks 4 tests/comm/quantized.np4 cuda 2
     check "stages 0 to 3 on 2 nodes, fp32" nodes_stages fp32 1e-5
     check "stages 0 to 3 on 2 nodes, bf16" nodes_stages bf16 2e-2

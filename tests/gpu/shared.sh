@@ -95,6 +95,22 @@ shared_quantized() {
     done
 }
 
+# Pieces from GPU memory and to it, where UCX knows CUDA.
+shared_direct() {
+    export MPIZERO_GPU_DIRECT=1
+    if ! share direct-collectives 2 tests/comm/collectives.np2 cuda; then
+        unset MPIZERO_GPU_DIRECT
+        ! grep -q 'finds no CUDA here' "$work/direct-collectives.log" || return 77
+        return 1
+    fi
+    share direct-collectives-4 4 tests/comm/collectives.np4 cuda && share direct-quantized 4 tests/comm/quantized.np4 cuda 1 &&
+        RANKS=2 STAGE=3 LIMIT_S=90 train direct cuda 20 fp32 --ranks-per-node 1 --timeout 40
+    local status=$?
+    unset MPIZERO_GPU_DIRECT
+    [ $status = 0 ] && same_values 1e-5 "$work/cuda-fp32.loss" "$work/direct.loss" "losses with pieces in GPU memory"
+    return $status
+}
+
 # shared_stages NODES PRECISION TOLERANCE STAGE...: beside one rank alone, and the last stage twice with the same bits.
 shared_stages() {
     local n=$1 precision=$2 tolerance=$3 stage name
@@ -152,6 +168,7 @@ on_shared() {
     check "stages 0 to 3, 2 nodes, fp32" shared_stages 2 fp32 1e-5 0 1 2 3
     check "stages 0 to 3, 2 nodes, bf16" shared_stages 2 bf16 2e-2 0 1 2 3
     check "stages 1 and 3, 4 nodes, fp32" shared_stages 4 fp32 1e-5 1 3
+    check "pieces in GPU memory" shared_direct
     check "fewer bits between 4 nodes" share quantized 4 tests/comm/quantized.np4 cuda 1
     check "stage 3 with fewer bits, 2 nodes" shared_quantized
     check "a checkpoint of 2 nodes on 4 and 1" shared_resume

@@ -76,6 +76,12 @@ static mz_status cuda_open(mz_device *device)
     if (cublasLtCreate(&cuda->blas) != CUBLAS_STATUS_SUCCESS)
         return mz_fail(MZ_ERR_DEVICE, "GPU %d: cublasLtCreate failed", device->ordinal);
     snprintf(device->label, sizeof device->label, "%.100s (GPU %d)", properties.name, device->ordinal);
+    int ordering = 0;
+    st = mz_cuda_check(cudaDeviceGetAttribute(&ordering, cudaDevAttrGPUDirectRDMAWritesOrdering, device->ordinal),
+                       "cudaDeviceGetAttribute");
+    if (st != MZ_OK)
+        return st;
+    cuda->orders_writes = ordering >= cudaGPUDirectRDMAWritesOrderingOwner;
     st = mz_cuda_words_open(cuda, &device->loads_late);
     if (st != MZ_OK)
         return st;
@@ -196,6 +202,16 @@ static mz_status cuda_check(mz_stream *stream)
     if (error == cudaSuccess)
         error = cudaStreamQuery(stream->stream);
     return error == cudaErrorNotReady ? MZ_OK : mz_cuda_check(error, "the GPU has failed");
+}
+
+static mz_status cuda_see_writes(mz_device *device)
+{
+    const mz_cuda_device *cuda = device->impl;
+    if (cuda->orders_writes)
+        return MZ_OK;
+    return mz_cuda_check(cudaDeviceFlushGPUDirectRDMAWrites(cudaFlushGPUDirectRDMAWritesTargetCurrentDevice,
+                                                            cudaFlushGPUDirectRDMAWritesToOwner),
+                         "cudaDeviceFlushGPUDirectRDMAWrites");
 }
 
 /* ---- events ---- */
@@ -341,5 +357,6 @@ const mz_device_ops mz_cuda_ops = {
     .await = mz_cuda_await,
     .graphs = &mz_cuda_graphs,
     .check = cuda_check,
+    .see_writes = cuda_see_writes,
     .kernels = &mz_kernels_cuda,
 };

@@ -27,6 +27,7 @@ typedef struct mz_cuda_device {
     char name[128];
     int n_processors;              /* streaming multiprocessors */
     int capability;                /* 90 for Hopper */
+    bool orders_writes;            /* of network cards to its memory before what is launched later, by itself */
     struct mz_matmul_plans *plans; /* kernels/cuda/matmul.cu: algorithms chosen per shape */
 } mz_cuda_device;
 
