@@ -17,53 +17,25 @@
 static mz_device_ops ops;
 static mz_kernels kernels;
 
-static mz_status run_cast(void *arg)
-{
-    mz_status status = mz_kernels_ref.cast(arg, NULL);
-    mz_free(arg);
-    return status;
-}
-
-static mz_status queue_cast(const mz_cast_args *args, mz_stream *stream)
-{
-    mz_cast_args *copy = mz_alloc(sizeof *copy);
-    if (!copy)
-        return MZ_ERR_MEMORY;
-    *copy = *args;
-    return ops.host_call(stream, run_cast, copy);
-}
-
-static mz_status run_quantize(void *arg)
-{
-    mz_status status = mz_kernels_ref.quantize(arg, NULL);
-    mz_free(arg);
-    return status;
-}
-
-static mz_status queue_quantize(const mz_quantize_args *args, mz_stream *stream)
-{
-    mz_quantize_args *copy = mz_alloc(sizeof *copy);
-    if (!copy)
-        return MZ_ERR_MEMORY;
-    *copy = *args;
-    return ops.host_call(stream, run_quantize, copy);
-}
-
-static mz_status run_dequantize(void *arg)
-{
-    mz_status status = mz_kernels_ref.dequantize(arg, NULL);
-    mz_free(arg);
-    return status;
-}
-
-static mz_status queue_dequantize(const mz_dequantize_args *args, mz_stream *stream)
-{
-    mz_dequantize_args *copy = mz_alloc(sizeof *copy);
-    if (!copy)
-        return MZ_ERR_MEMORY;
-    *copy = *args;
-    return ops.host_call(stream, run_dequantize, copy);
-}
+/* A kernel of the reference that runs in its turn on the stream. */
+#define QUEUED(kernel)                                                                                             \
+    static mz_status run_##kernel(void *arg)                                                                       \
+    {                                                                                                              \
+        mz_status status = mz_kernels_ref.kernel(arg, NULL);                                                       \
+        mz_free(arg);                                                                                              \
+        return status;                                                                                             \
+    }                                                                                                              \
+    static mz_status queue_##kernel(const mz_##kernel##_args *args, mz_stream *stream)                             \
+    {                                                                                                              \
+        mz_##kernel##_args *copy = mz_alloc(sizeof *copy);                                                         \
+        if (!copy)                                                                                                 \
+            return MZ_ERR_MEMORY;                                                                                  \
+        *copy = *args;                                                                                             \
+        return ops.host_call(stream, run_##kernel, copy);                                                          \
+    }
+QUEUED(cast)
+QUEUED(quantize)
+QUEUED(dequantize)
 
 void gpu_double_become(mz_device *device, int number)
 {
