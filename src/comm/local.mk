@@ -12,7 +12,7 @@ libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.
 	src/comm/nccl_plain.h src/comm/peers.h \
 	src/comm/predicted.h src/comm/predicted.c src/comm/collectives.c src/comm/comm.c
 if HAVE_NCCL
-libmpizero_a_SOURCES += src/comm/nccl.c src/comm/nccl_plain.c src/comm/peers.c
+libmpizero_a_SOURCES += src/comm/nccl_impl.h src/comm/nccl.c src/comm/nccl_collectives.c src/comm/nccl_plain.c src/comm/peers.c
 else
 libmpizero_a_SOURCES += src/comm/nccl_none.c src/comm/peers_none.c
 endif
