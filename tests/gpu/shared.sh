@@ -95,6 +95,15 @@ shared_quantized() {
     done
 }
 
+# A profiled step, while the courier launches on streams of its own.
+shared_profile() {
+    share shared-profile 2 "$mpizero" bench train --device cuda --model "$work/model" --block-size 64 \
+        --zero-stage 3 --mixed-precision bf16 --warmup 2 --steps 6 --ranks-per-node 1 --timeout 40 || return 1
+    grep '^communication\|^step' "$work/shared-profile.log"
+    remark=$(sed -n 's/^communication *//p' "$work/shared-profile.log" | head -n 1)
+    [ -n "$remark" ]
+}
+
 # Pieces from GPU memory and to it, where UCX knows CUDA.
 shared_direct() {
     export MPIZERO_GPU_DIRECT=1
@@ -169,6 +178,7 @@ on_shared() {
     check "stages 0 to 3, 2 nodes, bf16" shared_stages 2 bf16 2e-2 0 1 2 3
     check "stages 1 and 3, 4 nodes, fp32" shared_stages 4 fp32 1e-5 1 3
     check "pieces in GPU memory" shared_direct
+    check "a profiled step of 2 nodes" shared_profile
     check "fewer bits between 4 nodes" share quantized 4 tests/comm/quantized.np4 cuda 1
     check "stage 3 with fewer bits, 2 nodes" shared_quantized
     check "a checkpoint of 2 nodes on 4 and 1" shared_resume
