@@ -31,7 +31,10 @@ static mz_kernels kernels;
         if (!copy)                                                                                                 \
             return MZ_ERR_MEMORY;                                                                                  \
         *copy = *args;                                                                                             \
-        return ops.host_call(stream, run_##kernel, copy);                                                          \
+        mz_status status = ops.host_call(stream, run_##kernel, copy);                                              \
+        if (status)                                                                                                \
+            mz_free(copy);                                                                                         \
+        return status;                                                                                             \
     }
 QUEUED(cast)
 QUEUED(quantize)
@@ -135,8 +138,11 @@ static mz_status queue(const call *c, const mz_segment *segments, int n, mz_stre
         status = ops.wait(node->stream, node->asked);
     if (!status)
         status = ops.host_call(node->stream, run_call, copy);
-    if (!status)
-        status = ops.event_record(node->done, node->stream);
+    if (status) {
+        mz_free(copy);
+        return status;
+    }
+    status = ops.event_record(node->done, node->stream);
     return status ? status : ops.wait(stream, node->done);
 }
 
