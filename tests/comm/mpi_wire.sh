@@ -3,11 +3,16 @@
 builddir=${builddir:-.}
 wrong=0
 "$builddir/mpizero" env | grep -q '^wire  *ucx$' || { echo "skipped: built without UCX, so all tests run over MPI"; exit 77; }
-for test in groups.np4 collectives.np3 failures.np4; do
+# run TEST [ARGUMENT]
+run() {
     # shellcheck disable=SC2086 # the flags are words
-    MPIZERO_WIRE=mpi timeout 120 "${MPIRUN:-mpirun}" $MPIRUN_FLAGS -n "${test##*.np}" "$builddir/tests/comm/$test" ||
-        { echo "$test fails over MPI"; wrong=1; }
-done
+    MPIZERO_WIRE=mpi timeout 120 "${MPIRUN:-mpirun}" $MPIRUN_FLAGS -n "${1##*.np}" "$builddir/tests/comm/$1" ${2:-} ||
+        { echo "$1 fails over MPI"; wrong=1; }
+}
+
+run groups.np4
+run collectives.np3
+run failures.np4 2 # on two nodes
 text=$(MPIZERO_WIRE=pigeon "$builddir/mpizero" topo 2>&1) && wrong=1
 grep -q 'expected ucx or mpi, found "pigeon"' <<<"$text" || { echo "MPIZERO_WIRE=pigeon: $text"; wrong=1; }
 exit $wrong
