@@ -149,8 +149,16 @@ static mz_status open_wire(mz_relay *relay)
     if (status)
         return status;
     MPI_Comm_set_errhandler(relay->group, MPI_ERRORS_RETURN);
-    status = mz_hier_open_wire(&relay->hier, relay->group, relay->options.wire, relay->options.spin);
-    relay->direct = !status && relay->hier.wire->reaches_gpus;
+    return mz_hier_open_wire(&relay->hier, relay->group, relay->options.wire, relay->options.spin);
+}
+
+/* Everybody's wire must reach its GPU, or all go through pinned memory. */
+static mz_status choose_buffers(mz_relay *relay)
+{
+    int reaches = relay->hier.wire->reaches_gpus, all = 0;
+    mz_status status =
+        mz_mpi_check(MPI_Allreduce(&reaches, &all, 1, MPI_INT, MPI_MIN, relay->group), "MPI_Allreduce");
+    relay->direct = all;
     return status;
 }
 
@@ -227,6 +235,8 @@ mz_status mz_relay_create(const mz_relay_options *options, mz_relay **out)
     status = mz_mpi_agree(options->group, status, setting_up);
     if (!status)
         status = mz_mpi_agree(options->group, open_wire(relay), setting_up);
+    if (!status)
+        status = mz_mpi_agree(options->group, choose_buffers(relay), setting_up);
     if (!status)
         status = mz_mpi_agree(options->group, set_up(relay), setting_up);
     if (!status)
