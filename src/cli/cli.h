@@ -6,6 +6,7 @@
 
 #include "cli/options.h"
 #include "comm/comm.h"
+#include "comm/conclude.h"
 
 /* Options of every command; the first member of every command's struct. */
 typedef struct mz_cli_common {
@@ -51,17 +52,5 @@ void mz_help_print_manual(FILE *out);
 
 /* Collective over the world: MZ_ERR_LAUNCH unless all ranks run the same program file. */
 mz_status mz_same_program(mz_world *world);
-
-/* The exit code that stands for a status: 0, 1, 2 or 75. */
-int mz_exit_code(mz_status status);
-/* Whether this process speaks for the job before MPI has started. */
-bool mz_is_first_process(void);
-/* Collective over the world, with a grace period for failed ranks: compares how the ranks ended and prints one
- * message; when some are missing, each failed rank prints its own. Returns this rank's exit code, which is the
- * speaker's on all ranks that met. *alone: this rank failed and others did not come, so that the job is to be aborted.
- * Local when world is NULL. */
-int mz_conclude(mz_world *world, mz_status status, bool *alone);
-/* Ends the job without the ranks that do not come: MPI's abort, and this process even when MPI does not return. */
-void mz_abandon(mz_world *world, int code);
 
 #endif

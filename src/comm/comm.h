@@ -27,6 +27,13 @@
 
 /* ---- start-up and topology ---- */
 
+/* What conclude.h remembers. */
+typedef struct mz_world_end {
+    bool has_met;  /* the other ranks, or waited for them in vain */
+    bool is_alone; /* in vain */
+    int key;       /* what was agreed on */
+} mz_world_end;
+
 typedef struct mz_world {
     MPI_Comm comm; /* duplicate of MPI_COMM_WORLD, owned */
     int rank, size;
@@ -45,6 +52,7 @@ typedef struct mz_world {
     const char *wire;       /* "ucx" or "mpi": what moves data between nodes */
     bool owns_mpi;          /* we called MPI_Init_thread */
     double timeout_seconds; /* deadline of collectives */
+    mz_world_end end;
 } mz_world;
 
 typedef struct mz_world_options {
@@ -96,6 +104,10 @@ int mz_comm_size(const mz_comm *comm);
  * each other): two collectives of different comms that wait for each other would never end. A failure in one comm ends
  * the collectives of all comms that a rank is in which has met it: it will not come to them any more. */
 mz_status mz_comm_split(mz_comm *comm, int first, int count, int step, mz_comm **group);
+
+/* Not collective. Later collectives fail with this, here and on the other ranks, in all comms that this rank is in;
+ * those that wait do at once. The first failure stays. Leaves this one as the last error. Any thread's. */
+void mz_comm_fail(mz_comm *comm, mz_status status, const char *message);
 
 /* How a comm's ranks sit: n_nodes of per_node ranks each, this one being number `local` on `node`. Where not every
  * node has equally many ranks of the comm, evenly spaced in their order, each rank counts as a node of its own.

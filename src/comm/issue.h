@@ -70,9 +70,6 @@ mz_status mz_comm_issue(mz_comm *comm, const mz_collective *collective, mz_strea
 /* What one rank alone has to do, on host memory. */
 void mz_comm_run_alone(const mz_collective *collective);
 void mz_comm_free_records(mz_comm *comm);
-/* Later collectives fail with this, here and on the other ranks, in all comms that this rank is in; those that wait
- * do at once. The first failure stays. Leaves it as the last error. Any thread's. */
-void mz_comm_fail(mz_comm *comm, mz_status status, const char *message);
 /* The failure of some comm of the world, heard of from another rank or found here, or MZ_OK. Called by the thread
  * that makes and ends comms; does not wait. */
 mz_status mz_comms_failure(mz_world *world);

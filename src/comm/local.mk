@@ -1,6 +1,6 @@
 # Sources
 libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.h src/comm/mpi_check.c \
-	src/comm/launch.h src/comm/launch.c src/comm/world.c src/comm/agree.c src/comm/sum.h src/comm/sum.c \
+	src/comm/launch.h src/comm/launch.c src/comm/world.c src/comm/agree.c src/comm/conclude.h src/comm/conclude.c src/comm/sum.h src/comm/sum.c \
 	src/comm/cursor.h src/comm/cursor.c src/comm/shm_segment.h src/comm/shm_segment.c src/comm/board.h src/comm/board.c src/comm/shm_sync.h \
 	src/comm/shm_sync.c src/comm/shm_direct.h src/comm/shm_direct.c src/comm/shm.c src/comm/mpi_wire.c \
 	src/comm/wire_card.h src/comm/wire_card.c \
@@ -8,7 +8,7 @@ libmpizero_a_SOURCES += src/comm/comm.h src/comm/transport.h src/comm/mpi_check.
 	src/comm/hier_quantized.c src/comm/voyage.h src/comm/voyage.c src/comm/uneven.h src/comm/uneven.c \
 	src/comm/all_reduce.h src/comm/all_reduce.c src/comm/issue.h \
 	src/comm/issue.c src/comm/watch.h src/comm/watch.c src/comm/gpu.h src/comm/gpu.c src/comm/nccl.h \
-	src/comm/relay.h src/comm/relay_impl.h src/comm/relay.c src/comm/relay_setup.c src/comm/relay_collectives.c \
+	src/comm/relay.h src/comm/relay_impl.h src/comm/relay.c src/comm/relay_setup.c src/comm/relay_stages.h src/comm/relay_sums.c src/comm/relay_collectives.c \
 	src/comm/nccl_plain.h src/comm/peers.h \
 	src/comm/predicted.h src/comm/predicted.c src/comm/collectives.c src/comm/comm.c
 if HAVE_NCCL
@@ -23,7 +23,7 @@ endif
 
 # Tests
 EXTRA_DIST += tests/comm/check.h tests/comm/launch.sh tests/comm/killed.sh tests/comm/mpi_wire.sh tests/comm/direct.sh tests/comm/relay_failures.sh tests/comm/blame.sh
-check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch_probe tests/comm/killed_probe tests/comm/blame_probe tests/comm/gpu_probe \
+check_PROGRAMS += tests/comm/world.np4 tests/comm/agree.np4 tests/comm/conclude.np3 tests/comm/launch_probe tests/comm/killed_probe tests/comm/blame_probe tests/comm/gpu_probe \
 	tests/comm/watch.np3 tests/comm/board.np2 \
 	tests/comm/shared.np2 tests/comm/shared.np4 tests/comm/failures.np4 tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/quantized.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
@@ -33,6 +33,7 @@ noinst_PROGRAMS += tests/comm/bench_collectives
 tests_comm_bench_collectives_SOURCES = tests/comm/bench_collectives.c
 tests_comm_world_np4_SOURCES = tests/comm/world.c
 tests_comm_agree_np4_SOURCES = tests/comm/agree.c
+tests_comm_conclude_np3_SOURCES = tests/comm/conclude.c
 tests_comm_launch_probe_SOURCES = tests/comm/launch_probe.c
 tests_comm_killed_probe_SOURCES = tests/comm/killed_probe.c
 tests_comm_blame_probe_SOURCES = tests/comm/blame_probe.c
@@ -67,7 +68,7 @@ tests_comm_relay_np4_SOURCES = tests/comm/collectives.c $(gpu_double)
 tests_comm_relay_np2_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 tests_comm_relay_np3_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
 tests_comm_relay_np4_CPPFLAGS = $(AM_CPPFLAGS) -DGPU_DOUBLE
-TESTS += tests/comm/watch.np3 tests/comm/board.np2 tests/comm/shared.np2 tests/comm/world.np4 tests/comm/agree.np4 tests/comm/launch.sh tests/comm/killed.sh tests/comm/blame.sh tests/comm/mpi_wire.sh tests/comm/direct.sh \
+TESTS += tests/comm/watch.np3 tests/comm/board.np2 tests/comm/shared.np2 tests/comm/world.np4 tests/comm/agree.np4 tests/comm/conclude.np3 tests/comm/launch.sh tests/comm/killed.sh tests/comm/blame.sh tests/comm/mpi_wire.sh tests/comm/direct.sh \
 	tests/comm/failures.np4 \
 	tests/comm/bits.np4 tests/comm/groups.np4 tests/comm/quantized.np4 tests/comm/setup.np3 \
 	tests/comm/collectives.np1 tests/comm/collectives.np2 tests/comm/collectives.np3 tests/comm/collectives.np4 \
@@ -83,5 +84,5 @@ TESTS += tests/cluster/cluster.sh tests/cluster/slurm.sh
 tests/cluster/cluster: ;
 tests/cluster/slurm: ;
 check_PROGRAMS += tests/cluster/traffic tests/cluster/misfit
-tests_cluster_misfit_SOURCES = tests/cluster/misfit.c src/cli/conclude.c
+tests_cluster_misfit_SOURCES = tests/cluster/misfit.c
 tests_cluster_traffic_SOURCES = tests/cluster/traffic.c

@@ -1,5 +1,5 @@
-/* Private to relay.c (the thread, and who gives it work), relay_setup.c (beginning and end) and relay_collectives.c
- * (what is done with a piece). */
+/* Private to relay.c (the thread, and who gives it work), relay_setup.c (beginning and end), and relay_collectives.c and
+ * relay_sums.c (what is done with a piece). */
 #ifndef MZ_COMM_RELAY_IMPL_H
 #define MZ_COMM_RELAY_IMPL_H
 

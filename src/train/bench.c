@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm/conclude.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/memory.h"
@@ -325,6 +326,7 @@ mz_status mz_bench_train(mz_world *world, const mz_bench_options *options, FILE 
         else
             print_text(&b, out);
     }
+    mz_conclude_early(world, st);
     mz_profile_times_free(&b.profile);
     mz_token_batch_free(&b.tokens);
     mz_engine_destroy(b.engine);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm/conclude.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -54,15 +55,19 @@ static bool save_due(const run *r, int64_t step)
     return step == r->setup.max_steps || (r->save_steps > 0 && step % r->save_steps == 0);
 }
 
-/* Says where a device failed. Its work runs behind the host's, so `part` is where that was noticed. */
+/* Says where a device failed, to the other ranks too. Its work runs behind the host's, so `part` is where that was
+ * noticed. */
 static mz_status blame(const run *r, int64_t step, const char *part, mz_status st)
 {
     char reason[900];
     if (st != MZ_ERR_DEVICE)
         return st;
     snprintf(reason, sizeof reason, "%s", mz_last_error());
-    return mz_fail(st, "rank %d on %s, step %lld, %s: %s", r->world->rank, r->engine->device->label,
-                   (long long)step + 1, part, reason);
+    mz_fail(st, "rank %d on %s, step %lld, %s: %s", r->world->rank, r->engine->device->label, (long long)step + 1, part,
+            reason);
+    if (r->engine->comm)
+        mz_comm_fail(r->engine->comm, st, mz_last_error());
+    return st;
 }
 
 static mz_status train_step(run *r, mz_metrics *metrics)
@@ -338,6 +343,7 @@ mz_status mz_train(mz_world *world, const mz_train_options *options)
     }
     if (st == MZ_OK)
         st = finish(&r, stop);
+    mz_conclude_early(world, st);
     mz_trackers_destroy(r.trackers);
     mz_token_batch_free(&r.tokens);
     mz_engine_destroy(r.engine);

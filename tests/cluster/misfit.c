@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "comm/conclude.h"
 #include "core/error.h"
 
 enum { ROUNDS = 200, MISFIT_ROUND = 100, MISFIT_RANK = 5, N = 1000 };

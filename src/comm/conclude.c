@@ -1,11 +1,12 @@
-/* How a job ends: one message, and every rank leaves with a code that says how it went. */
+#include "comm/conclude.h"
+
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
 #include "core/clock.h"
+#include "core/error.h"
 #include "core/log.h"
 
 /* So long a failed rank waits for the others in all; and so long until it says what it knows, before a launcher
@@ -49,25 +50,30 @@ static void print_failure(mz_status status)
         mz_log(MZ_LOG_ERROR, "%s", mz_status_text(status));
 }
 
-/* How a rank ended, as a number whose least over all ranks tells who is to speak and how the job ends: the lowest
- * rank with a failure of its own; one that only heard of a failure, if there is no other. INT_MAX: it did well. */
-static int key_of(const mz_world *world, mz_status status)
+static bool is_failure(mz_status status)
 {
-    int rank = world->rank + (status == MZ_ERR_PEER ? world->size : 0);
-    return rank << 7 | mz_exit_code(status);
+    return status != MZ_OK && status != MZ_STOPPED;
 }
 
-static int code_of(int key)
+enum { CODE_MASK = 0x7f, EARLY = 0x80, RANK_SHIFT = 8 };
+
+/* How a rank ended, as a number whose least over all ranks tells who is to speak and how the job ends: the lowest
+ * rank with a failure of its own; one that only heard of a failure, if there is no other. INT_MAX: it did well. */
+static int key_of(const mz_world *world, mz_status status, bool is_early)
 {
-    return key & 0x7f;
+    if (!is_failure(status))
+        return INT_MAX;
+    int rank = world->rank + (status == MZ_ERR_PEER ? world->size : 0);
+    return rank << RANK_SHIFT | (is_early ? EARLY : 0) | mz_exit_code(status);
 }
 
 /* Whether all ranks came here in time; then *key is the least of theirs. A rank that did well waits for the others
  * without limit: they may have more to do. A failed one speaks when it has waited for a moment, since the job may
  * be ended any time by who started it; *spoke tells. */
-static bool meet(const mz_world *world, mz_status status, bool failed, int *key, bool *spoke)
+static bool meet(const mz_world *world, mz_status status, int *key, bool *spoke)
 {
-    static int mine, least; /* they outlive this call, as does the request when time is up */
+    static int mine,
+        least; /* they outlive this call, as does the request when time is up: no rank meets again then */
     int done = 0;
     MPI_Request request;
     double begin = mz_clock_seconds();
@@ -76,11 +82,11 @@ static bool meet(const mz_world *world, mz_status status, bool failed, int *key,
         return false;
     while (MPI_Test(&request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && !done) {
         double waited = mz_clock_seconds() - begin;
-        if (failed && !*spoke && waited > SILENCE_SECONDS) {
+        if (is_failure(status) && !*spoke && waited > SILENCE_SECONDS) {
             print_failure(status);
             *spoke = true;
         }
-        if (failed && waited > GRACE_SECONDS)
+        if (is_failure(status) && waited > GRACE_SECONDS)
             return false;
         usleep(1000);
     }
@@ -88,21 +94,42 @@ static bool meet(const mz_world *world, mz_status status, bool failed, int *key,
     return done != 0;
 }
 
+/* Fills in world->end. */
+static void meet_and_speak(mz_world *world, mz_status status, bool is_early)
+{
+    int own_key = key_of(world, status, is_early);
+    bool spoke = false;
+    mz_world_end end = {.has_met = true, .key = own_key};
+    end.is_alone = !meet(world, status, &end.key, &spoke);
+    if (is_failure(status) && !spoke && (end.is_alone || end.key == own_key))
+        print_failure(status);
+    world->end = end;
+}
+
+void mz_conclude_early(mz_world *world, mz_status status)
+{
+    if (world->size > 1 && is_failure(status) && !world->end.has_met)
+        meet_and_speak(world, status, true);
+}
+
 int mz_conclude(mz_world *world, mz_status status, bool *alone)
 {
-    bool failed = status != MZ_OK && status != MZ_STOPPED, spoke = false;
     *alone = false;
     if (!world || world->size == 1) {
-        if (failed && (world || mz_is_first_process()))
+        if (is_failure(status) && (world || mz_is_first_process()))
             print_failure(status);
         return mz_exit_code(status);
     }
-    int own_key = failed ? key_of(world, status) : INT_MAX;
-    int key = own_key;
-    *alone = !meet(world, status, failed, &key, &spoke);
-    if (failed && !spoke && (*alone || key == own_key))
-        print_failure(status);
-    return *alone || key == INT_MAX ? mz_exit_code(status) : code_of(key);
+    if (!world->end.has_met)
+        meet_and_speak(world, status, false);
+    *alone = world->end.is_alone;
+    int key = world->end.key;
+    if (!*alone && key != INT_MAX && (key & EARLY)) {
+        int again = INT_MAX;
+        bool spoke = true;
+        *alone = !meet(world, status, &again, &spoke);
+    }
+    return *alone || key == INT_MAX ? mz_exit_code(status) : key & CODE_MASK;
 }
 
 static volatile sig_atomic_t abandon_code;
