@@ -147,7 +147,7 @@ static mz_status add_added(mz_tokenizer_parts *parts, const char *text, int64_t 
     }
     if (json_is_true(json_object_get(details, "single_word")))
         return mz_fail(MZ_ERR_UNSUPPORTED, "added token \"%.255s\": single_word is not supported", text);
-    if (mz_bpe_find(parts->bpe, text, bytes) != id) {
+    if (id < 0 || mz_bpe_find(parts->bpe, text, bytes) != id) { /* which is -1 for what is not there */
         const mz_status status = mz_bpe_add_token(parts->bpe, text, bytes, id);
         if (status)
             return status;

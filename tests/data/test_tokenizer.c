@@ -274,6 +274,8 @@ static void wrong_folders(void **state)
          "tokenizer.json:2: expected an added token"},
         {NULL, NULL, MODEL("{\"a\": 0}", "[]") "\"added_tokens\": [{\"id\": 0, \"content\": \"z\"}], " BYTE_LEVEL,
          "token \"z\": its id 0 is there twice"},
+        {NULL, NULL, MODEL("{\"a\": 0}", "[]") "\"added_tokens\": [{\"id\": -1, \"content\": \"z\"}], " BYTE_LEVEL,
+         "token \"z\": expected an id from 0"},
     };
     static const char *const names[3] = {"vocab.json", "merges.txt", "tokenizer.json"};
     (void)state;
