@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "comm/conclude.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "train/engine_impl.h"
@@ -61,6 +62,7 @@ mz_status mz_evaluate(mz_world *world, const mz_train_options *options)
         st = mz_eval_loop(world, engine, &setup, &metrics);
     if (st == MZ_OK && world->rank == 0)
         print_result(&setup, &metrics, engine, options->json);
+    mz_conclude_early(world, st);
     mz_engine_destroy(engine);
     mz_setup_close(&setup);
     return st;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm/conclude.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -189,6 +190,7 @@ mz_status mz_generate(mz_world *world, const mz_generate_options *options, FILE 
         mz_log(MZ_LOG_INFO, "%lld new tokens in %.2f s, %.1f tokens/s",
                (long long)(g.n * (g.length - g.prompt_length)), seconds,
                (double)(g.n * (g.length - g.prompt_length)) / seconds);
+    mz_conclude_early(world, st);
     mz_engine_cache_destroy(g.cache);
     mz_engine_destroy(g.engine);
     mz_tokenizer_close(g.tokenizer);
