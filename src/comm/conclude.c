@@ -9,6 +9,8 @@
 #include "core/error.h"
 #include "core/log.h"
 
+/* So long a rank that failed before MPI has started, and does not speak, waits for the one that does. */
+static const unsigned COURTESY_SECONDS = 2;
 /* So long a failed rank waits for the others in all; and so long until it says what it knows, before a launcher
  * that has seen another rank end sends SIGKILL (Open MPI's mpirun after 1 s). */
 static const double GRACE_SECONDS = 5, SILENCE_SECONDS = 0.3;
@@ -112,11 +114,24 @@ void mz_conclude_early(mz_world *world, mz_status status)
         meet_and_speak(world, status, true);
 }
 
+/* The first process speaks for all, since all got the same command line. Who ends before it has, has the launcher kill
+ * it; when it ends, the launcher ends the others at once. */
+static int conclude_without_mpi(mz_status status)
+{
+    if (is_failure(status) && mz_is_first_process())
+        print_failure(status);
+    else if (is_failure(status))
+        sleep(COURTESY_SECONDS);
+    return mz_exit_code(status);
+}
+
 int mz_conclude(mz_world *world, mz_status status, bool *alone)
 {
     *alone = false;
-    if (!world || world->size == 1) {
-        if (is_failure(status) && (world || mz_is_first_process()))
+    if (!world)
+        return conclude_without_mpi(status);
+    if (world->size == 1) {
+        if (is_failure(status))
             print_failure(status);
         return mz_exit_code(status);
     }

@@ -32,6 +32,15 @@ told 1 0 "3 ranks on 2 nodes" "$program" topo --ranks-per-node 2
 told 1 0 "Usage: mpizero topo" "$program" topo --help
 told 1 2 "--interface none0: expected a network interface" "$program" bench collectives --sizes 64K --interface none0
 
+# Who speaks for all comes last.
+cat >"$folder/late.sh" <<SH
+#!/bin/bash
+[ "\$OMPI_COMM_WORLD_RANK" != 0 ] || sleep 0.7
+exec "$program" train --foo
+SH
+chmod +x "$folder/late.sh"
+told 1 2 "unknown flag --foo" "$folder/late.sh"
+
 # A configuration that only one rank reads otherwise: one message, and no rank hangs.
 cat >"$folder/config.json" <<'JSON'
 {"model_type": "gpt2", "vocab_size": 259, "n_positions": 32, "n_embd": 8, "n_layer": 1, "n_head": 2}
