@@ -74,8 +74,8 @@ static int key_of(const mz_world *world, mz_status status, bool is_early)
  * be ended any time by who started it; *spoke tells. */
 static bool meet(const mz_world *world, mz_status status, int *key, bool *spoke)
 {
-    static int mine,
-        least; /* they outlive this call, as does the request when time is up: no rank meets again then */
+    /* They outlive this call, as does a request whose time is up; after that nobody meets again. */
+    static int mine, least;
     int done = 0;
     MPI_Request request;
     double begin = mz_clock_seconds();
@@ -114,8 +114,9 @@ void mz_conclude_early(mz_world *world, mz_status status)
         meet_and_speak(world, status, true);
 }
 
-/* The first process speaks for all, since all got the same command line. Who ends before it has, has the launcher kill
- * it; when it ends, the launcher ends the others at once. */
+/* The first process speaks for all, since all got the same command line. The others wait for it: a launcher that
+ * sees one of them end kills the rest, the first among them, before it has spoken. When the first ends, it kills
+ * those who wait. */
 static int conclude_without_mpi(mz_status status)
 {
     if (is_failure(status) && mz_is_first_process())

@@ -63,8 +63,8 @@ static mz_status blame(const run *r, int64_t step, const char *part, mz_status s
     if (st != MZ_ERR_DEVICE)
         return st;
     snprintf(reason, sizeof reason, "%s", mz_last_error());
-    mz_fail(st, "rank %d on %s, step %lld, %s: %s", r->world->rank, r->engine->device->label, (long long)step + 1, part,
-            reason);
+    mz_fail(st, "rank %d on %s, step %lld, %s: %s", r->world->rank, r->engine->device->label, (long long)step + 1,
+            part, reason);
     if (r->engine->comm)
         mz_comm_fail(r->engine->comm, st, mz_last_error());
     return st;

@@ -83,12 +83,12 @@ int main(void)
     /* Who knows the cause needs longer than the others' patience to end; they wait without a word. */
     check_down(world, "early", (mz_status[]){MZ_ERR_PEER, MZ_ERR_PEER, MZ_ERR_DEVICE}, (int[]){1, 1, 1}, 2, true,
                (double[]){0, 0.1, 1});
-    check_down(world, "early, all but one", (mz_status[]){MZ_ERR_PEER, MZ_OK, MZ_ERR_DEVICE}, (int[]){1, 1, 1}, 2, true,
-               (double[]){0, 0.2, 1});
-    check_down(world, "early, but not who knows", (mz_status[]){MZ_ERR_PEER, MZ_OK, MZ_OK}, (int[]){75, 75, 75}, 0, true,
-               (double[]){0.5, 0, 0});
-    check_down(world, "early, and all is well", (mz_status[]){MZ_OK, MZ_STOPPED, MZ_OK}, (int[]){0, 75, 0}, -1, true,
-               (double[]){0, 0, 0.1});
+    check_down(world, "early, all but one", (mz_status[]){MZ_ERR_PEER, MZ_OK, MZ_ERR_DEVICE}, (int[]){1, 1, 1}, 2,
+               true, (double[]){0, 0.2, 1});
+    check_down(world, "early, but not who knows", (mz_status[]){MZ_ERR_PEER, MZ_OK, MZ_OK}, (int[]){75, 75, 75}, 0,
+               true, (double[]){0.5, 0, 0});
+    check_down(world, "early, and all is well", (mz_status[]){MZ_OK, MZ_STOPPED, MZ_OK}, (int[]){0, 75, 0}, -1,
+               true, (double[]){0, 0, 0.1});
     check_alone(world);
     MPI_Allreduce(MPI_IN_PLACE, &wrong, 1, MPI_INT, MPI_MAX, world->comm);
     mz_world_destroy(world);
